@@ -1,0 +1,48 @@
+# The two commands of the README are `make demo` and `make test`; everything installs itself into .venv.
+PYTHON ?= python3   # 3.11 or newer, checked
+bin := .venv/bin
+
+.PHONY: demo test check lint torture bench bench-digits clean
+
+# The pin of torch belongs here, in the same pip command as the project (pyproject has the range): asked for by
+# exact version a CPU build at hand is taken, any other request downloads gigabytes of CUDA packages.
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(bin)/pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[dev]'
+	mkdir -p .venv/types && ln -sfn ../.. .venv/types/gan
+	touch $@
+
+# Steps of the demo; `make check` runs it with 20.
+steps ?= 1500
+demo_dir ?= runs/demo
+demo: .venv/ready
+	$(bin)/gan train --out $(demo_dir) --steps $(steps)
+	$(bin)/gan export $(demo_dir)/model.pt $(demo_dir)/model.onnx --force
+	$(bin)/gan sample $(demo_dir)/model.onnx --by-class --seed 0 --grid $(demo_dir)/digits.png --force
+	@echo "Made: $(demo_dir)/model.pt (checkpoint), $(demo_dir)/model.onnx (proven), $(demo_dir)/digits.png (look at it)"
+
+test: .venv/ready
+	$(bin)/pytest --quiet
+
+lint: .venv/ready
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+check: lint
+	$(bin)/pytest --quiet --cov --cov-report=term:skip-covered
+	rm -rf runs/check
+	$(MAKE) demo steps=20 demo_dir=runs/check
+
+torture: .venv/ready
+	GAN_TORTURE=1 $(bin)/pytest --quiet -m torture
+
+bench: .venv/ready
+	$(bin)/python benchmarks/footprint.py
+
+bench-digits: .venv/ready
+	$(bin)/python benchmarks/digits.py
+
+clean:
+	rm -rf .venv build dist runs *.egg-info

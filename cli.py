@@ -1,0 +1,790 @@
+"""The command `gan`: parse, call, print. Heavy packages are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+try:
+    import typer
+    from typer.core import TyperGroup
+except ModuleNotFoundError:
+    raise SystemExit(
+        "gan: the command needs typer. Install it: pip install 'gan-toolchain[cli]'"
+    ) from None
+
+if TYPE_CHECKING:
+    from .export import Report
+    from .runtime import Generator
+    from .trainer.train import Plan, Status
+
+
+class Group(TyperGroup):
+    """Turns an error of ours into one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+        except OSError as error:
+            fail(f"{error}")
+        except Exception as error:
+            from .runtime.errors import GanError
+
+            if not isinstance(error, GanError):
+                raise
+            fail(f"{error}")
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train GANs in PyTorch, prove them in ONNX, sample them without PyTorch.",
+    epilog="Start with: gan train && gan export runs/cgan-digits/model.pt model.onnx && "
+    "gan sample model.onnx --grid digits.png --by-class",
+)
+
+
+def main() -> None:
+    app()
+
+
+def fail(message: str, code: int = 1) -> None:
+    typer.echo(f"gan: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("gan-toolchain"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+WHAT, HOW, WHERE, MACHINE = "What is trained", "How", "Output", "Machine"
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A model.onnx of `gan export`.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N. auto may use the CPU, cuda never does.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="CPU threads. Default: what this process may use.", show_default=False),
+]
+
+
+@app.command(epilog="Example: gan train ./photos --system dcgan --resolution 64 --out runs/photos")
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder or zip of images, classes as sub-folders. Default: the embedded MNIST digits.",
+            show_default=False,
+        ),
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="A system's name, or your own .py file. Default: cgan for labelled data, else dcgan.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels a side. Default: 28 for the digits, else 64.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    channels: Annotated[
+        Literal["auto", "1", "3", "4"],
+        typer.Option(
+            help="Grey, RGB or RGBA; auto: grey where all images are.", rich_help_panel=WHAT
+        ),
+    ] = "auto",
+    fit: Annotated[
+        Literal["crop", "pad", "stretch"] | None,
+        typer.Option(
+            help="What to do with images that are not square.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror",
+            help="Also train on mirrored images.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="Ignore the data's classes.", rich_help_panel=WHAT)
+    ] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Training steps. Default: 1,500 for the digits, else 25,000.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead of --steps: minutes, turned into steps once by a speed probe.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a move.", rich_help_panel=HOW, show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of weights, data order and latents, 0 to 2^64 - 1. Default: 0.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="non-saturating, minimax, least-squares, hinge, wasserstein or relativistic.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    r1: Annotated[
+        float | None,
+        typer.Option(
+            help="Gamma of the R1 penalty on reals; 0 is off.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    r2: Annotated[
+        float | None,
+        typer.Option(
+            help="Gamma of the R2 penalty on fakes; 0 is off.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    ema_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Decay a step of the generator's average. Default: 0.999, below 2,000 steps 0.99.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting of the system; --dry-run lists them.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The run's folder. Default: runs/SYSTEM-DATA.",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Start anew beside an earlier run, never over it.",
+            rich_help_panel=WHERE,
+        ),
+    ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="On resume: accept that this setting differs.",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps between checkpoints. Default: every two minutes.",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    sample_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps between sample sheets. Default: a tenth of the run.",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    measure_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps between metrics. Default: a tenth of the run, at least 100.",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPU threads. Default: measured once, kept on resume.",
+            rich_help_panel=MACHINE,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=MACHINE)
+    ] = "auto",
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=256, help="Threads that decode images.", rich_help_panel=MACHINE),
+    ] = 2,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the whole resolved configuration and train nothing."),
+    ] = False,
+) -> None:
+    """Train a GAN. The same command again resumes an unfinished run."""
+    need("train", "torch", "tensorboard")
+    tell()
+    from .trainer.train import Request
+    from .trainer.train import train as run
+
+    if steps is not None and minutes is not None:
+        raise typer.BadParameter("give --steps or --minutes, not both")
+    chosen: dict[str, Any] = {
+        "resolution": resolution,
+        "channels": None if channels == "auto" else int(channels),
+        "fit": fit,
+        "mirror": mirror,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "loss": loss,
+        "r1": r1,
+        "r2": r2,
+        "ema_decay": ema_decay,
+        "labels": False if no_labels else None,
+    }
+    request = Request(
+        data=data,
+        system=system,
+        given={name: value for name, value in chosen.items() if value is not None},
+        settings=tuple(settings or ()),
+        minutes=minutes,
+        out=out,
+        force=force,
+        accept=tuple(accept or ()),
+        threads=threads,
+        device=device,
+        workers=workers,
+        checkpoint_every=checkpoint_every,
+        sample_every=sample_every,
+        measure_every=measure_every,
+    )
+    if dry_run:
+        from .trainer.train import plan
+
+        print_plan(plan(request))
+        return
+    line = StatusLine()
+    try:
+        outcome = run(request, line.show)
+    finally:
+        line.end()
+    path = outcome.folder.checkpoint
+    if outcome.signal is not None and not outcome.finished:
+        fail(
+            f"stopped at step {outcome.step} and saved {path}; the same command continues",
+            128 + outcome.signal,
+        )
+    if not outcome.new:
+        typer.echo(
+            f"{path} is finished ({outcome.step} steps). More: --steps; anew beside it: --force"
+        )
+    else:
+        typer.echo(f"Trained {outcome.step} steps: {path}")
+    typer.echo(f"Next: gan export {path} {path.with_suffix('.onnx')}")
+
+
+@app.command(epilog="Example: gan export runs/photos/model.pt model.onnx")
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A model.pt of `gan train`.", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="The .onnx file to write.", show_default=False)
+    ],
+    graph: Annotated[
+        str | None,
+        typer.Option(help="Which graph. Default: the system's main one.", show_default=False),
+    ] = None,
+    image: Annotated[
+        Literal["uint8", "float"],
+        typer.Option("--output", help="Images as uint8 NHWC, or float32 NCHW in [-1, 1]."),
+    ] = "uint8",
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 20,
+    max_batch: Annotated[int, typer.Option(help="Largest batch at which parity is proven.")] = 64,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own system's .py file, if it was trained with one.", show_default=False
+        ),
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="system: accept that its file changed.", show_default=False
+        ),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Turn a checkpoint into one proven ONNX file: dynamic batch, outputs checked against torch."""
+    need_onnxruntime()
+    need("export", "torch", "onnx", "onnxscript")
+    tell()
+    from .export import export as run
+
+    report = run(
+        checkpoint,
+        output,
+        graph=graph,
+        image=image,
+        opset=opset,
+        max_batch=max_batch,
+        system_file=system,
+        accept_changed_system="system" in (accept or ()),
+        overwrite=force,
+    )
+    print_report(report)
+    typer.echo(
+        f"Wrote {output} ({output.stat().st_size / 1e6:.2f} MB). Next: gan sample {output} --grid grid.png"
+    )
+
+
+@app.command(epilog="Example: gan sample model.onnx --count 64 --seed 0 --out samples/")
+def sample(
+    model: Model,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images. Default: 16, with --by-class 8 of each.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="0 to 2^64 - 1. Default: drawn and printed.", show_default=False),
+    ] = None,
+    start: Annotated[int, typer.Option(min=0, help="Number of the first image of the seed.")] = 0,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="A class name or index. Default: drawn for each image.", show_default=False
+        ),
+    ] = None,
+    truncation: Annotated[
+        float | None, typer.Option(help="Only for models that have it.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for one file an image.", rich_help_panel=WHERE, show_default=False
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["png", "webp"], typer.Option(help="Of the files in --out.", rich_help_panel=WHERE)
+    ] = "png",
+    grid: Annotated[
+        Path | None,
+        typer.Option(
+            help="One .png or .webp with all images.", rich_help_panel=WHERE, show_default=False
+        ),
+    ] = None,
+    columns: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of the grid. Default: about square.",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    by_class: Annotated[
+        bool,
+        typer.Option("--by-class", help="A grid with one column a class.", rich_help_panel=WHERE),
+    ] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    force: Force = False,
+) -> None:
+    """Sample images, as files or as one grid, without torch."""
+    need_onnxruntime()
+    tell(logging.WARNING)
+    if (out is None) == (grid is None):
+        raise typer.BadParameter(
+            "give --out FOLDER for one file an image, or --grid FILE for one picture"
+        )
+    if by_class and (grid is None or label is not None):
+        raise typer.BadParameter("--by-class goes with --grid and without --label")
+    import secrets
+
+    from .runtime import Generator
+
+    generator = Generator(model, device=device, threads=threads)
+    if seed is None:
+        seed = secrets.randbits(64)
+        typer.echo(f"Seed {seed}")
+    if grid is not None:
+        write_grid(generator, grid, count, seed, start, label, truncation, columns, by_class, force)
+    else:
+        assert out is not None
+        write_files(generator, out, count or 16, seed, start, label, truncation, format, force)
+
+
+def write_grid(
+    generator: Generator,
+    path: Path,
+    count: int | None,
+    seed: int,
+    start: int,
+    label: str | None,
+    truncation: float | None,
+    columns: int | None,
+    by_class: bool,
+    force: bool,
+) -> None:
+    from .runtime import InputError
+    from .runtime.images import check_suffix, grid, save
+
+    check_suffix(path)
+    refuse_existing(path, force)
+    labels: Any = class_of(generator, label)
+    if by_class:
+        columns = len(generator.classes)
+        if not columns:
+            raise InputError(
+                "There is no class to make columns of",
+                seen="A model without labels",
+                repair="Leave --by-class out",
+            )
+        count = count or 8 * columns
+        labels = [i % columns for i in range(count)]
+    images = generator.sample(
+        count or 16, seed=seed, start=start, label=labels, truncation=truncation
+    )
+    save(grid(images, columns), path)
+    typer.echo(f"Wrote {path} ({len(images)} images, seed {seed}, {generator.device})")
+
+
+def write_files(
+    generator: Generator,
+    folder: Path,
+    count: int,
+    seed: int,
+    start: int,
+    label: str | None,
+    truncation: float | None,
+    suffix: str,
+    force: bool,
+) -> None:
+    from .runtime.images import save_all
+
+    def path_of(number: int) -> Path:
+        return folder / f"{start + number:06d}.{suffix}"
+
+    for number in range(count):
+        refuse_existing(path_of(number), force)
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = generator.stream(
+        count, seed=seed, start=start, label=class_of(generator, label), truncation=truncation
+    )
+    written = save_all((image for chunk in chunks for image in chunk), path_of)
+    typer.echo(f"Wrote {written} images to {folder}/ (seed {seed}, {generator.device})")
+
+
+def class_of(generator: Generator, label: str | None) -> int | str | None:
+    """A class name where there is one, else an index."""
+    if label is None or label in generator.classes or not label.isdecimal():
+        return label
+    return int(label)
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    from .runtime import InputError
+
+    if path.exists() and not force:
+        raise InputError(
+            f"{path} exists", seen="Nothing is overwritten unasked", repair="Add --force"
+        )
+
+
+@app.command(epilog="Example: gan inspect model.onnx --json")
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A model.pt or a model.onnx.", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a file's signature, sizes, training and parity report."""
+    from .runtime import InputError
+
+    if not file.is_file():
+        raise InputError(
+            f"{file} cannot be read", seen="There is no such file", repair="Check the path"
+        )
+    with open(file, "rb") as handle:
+        checkpoint = handle.read(2) == b"PK"  # torch.save writes a zip
+    if checkpoint:
+        need("inspect", "torch")
+    content = describe_checkpoint(file) if checkpoint else describe_model(file)
+    typer.echo(
+        json.dumps(content, indent=2, ensure_ascii=False)
+        if as_json
+        else "\n".join(outline(content))
+    )
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    from .runtime.model_file import ModelFile
+
+    model = ModelFile.read(path)
+    parts = ("system", "training", "parity", "latents", "tools", "weights")
+    return {
+        "file": str(path),
+        "bytes": len(model.data),
+        "opset": model.info.opset,
+        "nodes": model.info.nodes,
+        "parameters": model.info.weights,
+        "signature": json.loads(model.signature.to_json()),
+        **{part: model.section(part) for part in parts},
+    }
+
+
+def describe_checkpoint(path: Path) -> dict[str, Any]:
+    from .trainer.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint.load(path)
+    content = checkpoint.content
+    sizes = {
+        name: sum(
+            t.numel()
+            for key, t in state.items()
+            if "running_" not in key and "num_batches" not in key
+        )
+        for name, state in content["networks"].items()
+    }
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "finished": checkpoint.finished,
+        "progress": content["progress"],
+        "parameters": sizes,
+        "signature": {name: json.loads(text) for name, text in content["signature"].items()},
+        "config": content["config"],
+        "data": content["data"],
+        "metrics": content["metrics"],
+        "health": content["health"],
+        "threads": content["threads"]["count"],
+    }
+
+
+@app.command(epilog="Example: gan doctor --device cuda")
+def doctor(
+    device: Annotated[
+        str, typer.Option(help="cuda: exit with 1 if CUDA cannot work here.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Examine this machine: Python, packages, doubled runtimes, providers, CUDA libraries."""
+    import dataclasses
+
+    from .runtime.doctor import examine
+
+    findings = examine(device)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        marks = {True: "ok", False: "FAULT", None: "--"}
+        for f in findings:
+            typer.echo(
+                f"{marks[f.ok]:6}{f.name:16}{f.value}"
+                + (f"\n{'':22}repair: {f.repair}" if f.repair and f.ok is not True else "")
+            )
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)
+
+
+class StatusLine:
+    """One live line on a terminal; a line every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._live, self._width, self._last = sys.stderr.isatty(), 0, 0.0
+
+    def show(self, status: Status) -> None:
+        text = status_text(status)
+        if self._live:
+            sys.stderr.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+            sys.stderr.flush()
+        elif time.monotonic() - self._last > 10 or status.step == status.steps:
+            self._last = time.monotonic()
+            typer.echo(text, err=True)
+
+    def end(self) -> None:
+        if self._live and self._width:
+            typer.echo("", err=True)
+
+
+def status_text(s: Status) -> str:
+    v = s.values
+    parts = [f"step {s.step}/{s.steps}", f"{s.images} images", f"{s.images_per_second:.0f}/s"]
+    parts += [f"loss {name} {v[f'loss/{name}']:.3f}" for name in ("D", "G") if f"loss/{name}" in v]
+    if "accuracy/real" in v:
+        parts.append(f"D right on real {v['accuracy/real']:.0%}, fake {v['accuracy/fake']:.0%}")
+    if s.metric:
+        parts.append(f"{s.metric[0]} {s.metric[1]:.2f}")
+    parts.append(f"{clock(s.seconds_left)} left")
+    return " | ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def print_plan(plan: Plan) -> None:
+    from .trainer.system import build_on_meta, parameter_count
+
+    lines = {"data": plan.data.name, "images": len(plan.data), "classes": len(plan.data.classes)}
+    lines |= plan.config.flat() | {"device": str(plan.device), "out": str(plan.folder.path)}
+    lines |= {
+        f"parameters of {n}": parameter_count(net) for n, net in build_on_meta(plan.system).items()
+    }
+    done = plan.checkpoint.step if plan.checkpoint else 0
+    lines["starts at step"] = done
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        typer.echo(f"{name:{width}}  {value}")
+
+
+def print_report(report: Report) -> None:
+    typer.echo("  output  batch   max abs   max rel  PSNR dB  step  bytes differing")
+    for row in report.rows:
+        head = (
+            f"{row.step:4}  {100 * (row.share or 0):.4f} %" if row.step is not None else "   -  -"
+        )
+        typer.echo(
+            f"{row.output:>8}{row.batch:7}{row.max_abs:10.1e}{row.max_rel:10.1e}{row.psnr:9.1f}  {head}"
+        )
+    e = report.exactness
+    batches, threads = (", ".join(map(str, numbers)) for numbers in (e.batches, e.threads))
+    typer.echo(
+        f"Same bytes in batches of {batches}: {'yes' if e.across_batches else 'no, within one step'}"
+    )
+    typer.echo(
+        f"Same bytes with {threads} threads: {'yes' if e.across_threads else 'no, within one step'}"
+    )
+
+
+def outline(content: Any, indent: int = 0) -> list[str]:
+    """Nested dicts and lists as indented lines."""
+    pad = "  " * indent
+    if isinstance(content, dict):
+        lines = []
+        for key, value in content.items():
+            if isinstance(value, (dict, list)) and value and not flat_list(value):
+                lines += [f"{pad}{key}:", *outline(value, indent + 1)]
+            else:
+                lines.append(f"{pad}{key}: {one_line(value)}")
+        return lines
+    return [f"{pad}- {one_line(value)}" for value in content]
+
+
+def flat_list(value: Any) -> bool:
+    return isinstance(value, list) and all(not isinstance(item, (dict, list)) for item in value)
+
+
+def one_line(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one_line(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "[" + ", ".join(one_line(item) for item in value) + "]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def need(command: str, *packages: str) -> None:
+    """Say which extra brings what a command lacks, before anything is loaded."""
+    import importlib.util
+
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            fail(
+                f"`gan {command}` needs {package}. Install it: pip install 'gan-toolchain[train,cpu]'"
+            )
+
+
+def need_onnxruntime() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("onnxruntime") is None:
+        fail(
+            "sampling and proving need onnxruntime. Install it: pip install 'gan-toolchain[cpu]', "
+            "or 'gan-toolchain[cuda]' for an NVIDIA GPU"
+        )
+
+
+def tell(level: int = logging.INFO) -> None:
+    """Print the log of our own packages to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("gan: %(message)s"))
+    logger = logging.getLogger("gan")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+
+
+if __name__ == "__main__":
+    main()

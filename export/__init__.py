@@ -1,0 +1,6 @@
+"""Checkpoint -> one proven ONNX file: `from gan.export import export`."""
+
+from .gate import export
+from .report import Exactness, ParityRow, Report
+
+__all__ = ["Exactness", "ParityRow", "Report", "export"]

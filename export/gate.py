@@ -1,0 +1,198 @@
+"""`export`: the eight steps of the gate, in order. Any failure raises and leaves no file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from ..runtime import latents
+from ..runtime.errors import ExportError, InputError
+from ..runtime.files import atomic_file
+from ..runtime.generator import Generator
+from ..runtime.golden import COUNT, SEED, Golden
+from ..runtime.model_file import ModelFile
+from ..runtime.session import load_onnxruntime
+from ..trainer.checkpoint import Checkpoint, weights_digest
+from . import graph as graphs
+from .module import Source, check_isolation, load_source
+from .parity import MAX_ABS, MAX_SHARE, MAX_STEP, check_exactness, measure_exactness, measure_parity
+from .report import Report
+from .trace import trace
+
+logger = logging.getLogger("gan.export")
+
+OPSETS = range(18, 24)
+DEFAULT_OPSET, DEFAULT_MAX_BATCH = 20, 64
+TOOLS = ("gan-toolchain", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+def export(
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    graph: str | None = None,
+    image: Literal["uint8", "float"] = "uint8",
+    opset: int = DEFAULT_OPSET,
+    max_batch: int = DEFAULT_MAX_BATCH,
+    system_file: str | None = None,
+    accept_changed_system: bool = False,
+    overwrite: bool = False,
+) -> Report:
+    """Write one proven ONNX file of a graph (default: the main one) of `checkpoint`.
+
+    image: "uint8" gives image outputs as NHWC bytes, "float" as NCHW in [-1, 1]. max_batch: the largest batch at
+    which parity is measured. system_file: the user's own system, if the checkpoint was trained with one. Raises
+    `CheckpointError`, `ExportError`, `ParityError`, `InputError`; then there is no new file.
+    """
+    target = Path(output)
+    _check_request(target, opset, max_batch, overwrite)
+    load_onnxruntime()  # the judge: missing, it is better said before anything long
+    with tempfile.TemporaryDirectory(prefix="gan-export-") as folder:
+        work = Path(folder)
+        kept = _keep(Path(checkpoint), work)
+        logger.info("1/8 averaged weights")
+        source = load_source(
+            Checkpoint.load(kept),
+            graph=graph,
+            system_file=system_file,
+            accept_changed=accept_changed_system,
+        )
+        logger.info("2/8 batch isolation")
+        check_isolation(source)
+        logger.info("3/8 trace with a dynamic batch axis")
+        traced = trace(
+            work, checkpoint=kept, graph=source.graph, system_file=system_file, opset=opset
+        )
+        model = onnx.load(traced, load_external_data=False)
+        graphs.check_batch_axis(model)
+        logger.info("4/8 lint")
+        graphs.lint(model)
+        return _prove(source, model, target, image, max_batch)
+
+
+def _prove(
+    source: Source, model: onnx.ModelProto, target: Path, image: str, max_batch: int
+) -> Report:
+    logger.info("5/8 clean-up, head, check")
+    graphs.clean(model)
+    signature = graphs.attach_heads(model, source.signature, image)
+    graphs.check(model)
+    sections: dict[str, Any] = {
+        "signature": signature.to_json(),
+        "latents": {"version": latents.VERSION},
+        **_provenance(source),
+    }
+    graphs.embed(model, sections)
+    file, probe = graphs.to_bytes(model), graphs.with_float_outputs(model, source.signature)
+    logger.info("6/8 parity with torch at batch 1 to %d", max_batch)
+    rows = measure_parity(source, signature, file, graphs.to_bytes(probe), max_batch)
+    logger.info("7/8 exactness across batch sizes and threads")
+    exactness = measure_exactness(signature, file)
+    check_exactness(exactness, required=source.checkpoint.config.system.file is None)
+    report = Report(rows, exactness, MAX_ABS, MAX_STEP, MAX_SHARE)
+    logger.info("8/8 report and golden sample")
+    digest = ModelFile.read(file).graph_digest()
+    sections |= {
+        "parity": report.to_metadata(),
+        "golden": Golden.record(
+            Generator(file, device="cpu").sample(COUNT, seed=SEED)
+        ).to_metadata(),
+        "weights": {
+            "checkpoint": weights_digest(source.checkpoint.content["averaged"]),
+            "graph": digest,
+        },
+    }
+    graphs.embed(model, sections)
+    _write(target, graphs.to_bytes(model), digest)
+    return report
+
+
+def _write(target: Path, data: bytes, digest: str) -> None:
+    """Open and verify the finished file where it lies, then rename it into place."""
+    try:
+        with atomic_file(target) as file:
+            file.write(data)
+            file.flush()
+            generator = Generator(file.name, device="cpu")
+            if ModelFile.read(file.name).graph_digest() != digest:
+                raise ExportError(
+                    "The graph changed while its report was embedded", seen="another digest"
+                )
+            verdict = generator.verify()
+            if verdict != "exact":
+                logger.warning("The golden sample is not reproduced exactly: %s", verdict)
+    except OSError as error:
+        raise ExportError(
+            f"{target} cannot be written", seen=f"{error}", repair="Choose another path"
+        ) from error
+
+
+def _provenance(source: Source) -> dict[str, Any]:
+    """Where the network comes from, without path, person or time."""
+    content, config = source.checkpoint.content, source.checkpoint.config
+    versions = {}
+    for tool in TOOLS:
+        try:
+            versions[tool] = importlib.metadata.version(tool)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    settings = config.to_dict()
+    return {
+        "system": {
+            "graph": source.graph,
+            **settings.pop("system"),
+            "options": settings.pop("options"),
+        },
+        "training": {
+            "step": source.checkpoint.step,
+            "images_seen": content["progress"]["images_seen"],
+            "data": {key: content["data"][key] for key in ("name", "count", "digest")},
+            "metrics": content["metrics"]["values"],
+            "settings": settings,
+        },
+        "tools": versions,
+    }
+
+
+def _keep(checkpoint: Path, work: Path) -> Path:
+    """A copy that cannot change during the export: a run may replace model.pt at any moment."""
+    kept = work / "model.pt"
+    try:
+        shutil.copyfile(checkpoint, kept)
+    except OSError as error:
+        raise InputError(
+            f"{checkpoint} cannot be read", seen=f"{error.strerror}", repair="Check the path"
+        ) from error
+    return kept
+
+
+def _check_request(target: Path, opset: int, max_batch: int, overwrite: bool) -> None:
+    if opset not in OPSETS:
+        raise InputError(
+            "The opset was refused", seen=f"{opset}", repair=f"Give {OPSETS[0]} to {OPSETS[-1]}"
+        )
+    if not 1 <= max_batch <= 4096:
+        raise InputError(
+            "The largest batch was refused", seen=f"{max_batch}", repair="Give 1 to 4096"
+        )
+    if not target.parent.is_dir():
+        raise InputError(
+            f"{target} cannot be written",
+            seen=f"There is no folder {target.parent}",
+            repair="Make it",
+        )
+    if target.is_dir():
+        raise InputError(
+            f"{target} cannot be written", seen="It is a folder", repair="Give a file name"
+        )
+    if target.exists() and not overwrite:
+        raise InputError(
+            f"{target} exists", seen="Nothing is overwritten unasked", repair="Add --force"
+        )

@@ -1,0 +1,136 @@
+"""Gate steps 1 and 2: the pure torch function of a checkpoint's graph, and the proof that samples are isolated."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..runtime.errors import ExportError, InputError
+from ..runtime.generator import draw_field
+from ..runtime.signature import Field, Signature
+from ..trainer.checkpoint import Checkpoint
+
+ISOLATION_BATCH, ISOLATION_LIMIT = 8, 1e-5
+SEED = 1  # of the latents by which torch and onnxruntime are compared
+
+
+@dataclass(frozen=True)
+class Source:
+    """A graph of a checkpoint as torch has it: float outputs, before any head."""
+
+    checkpoint: Checkpoint
+    graph: str
+    signature: Signature
+    module: nn.Module
+
+    def inputs(self, batch: int, start: int = 0) -> list[Tensor]:
+        return [
+            torch.from_numpy(x) for x in draw_inputs(self.signature.inputs, batch, start).values()
+        ]
+
+    @torch.no_grad()
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        outputs = self.module(*inputs)
+        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def load_source(
+    checkpoint: Checkpoint,
+    *,
+    graph: str | None,
+    system_file: str | None,
+    accept_changed: bool = False,
+) -> Source:
+    """Averaged weights, deep copy, eval(), frozen, parametrisations removed (gate step 1)."""
+    system = checkpoint.system(file=system_file, accept_changed=accept_changed)
+    graphs = system.graphs()
+    name = graph or next(iter(graphs))
+    if name not in graphs:
+        raise InputError(
+            "There is no such graph",
+            seen=f"{name!r:.60}",
+            repair=f"Choose one of {', '.join(graphs)}",
+        )
+    module = copy.deepcopy(graphs[name].build(checkpoint.averaged_networks(system)))
+    module.eval().requires_grad_(False)
+    remove_parametrizations(module)
+    return Source(checkpoint, name, graphs[name].signature, module)
+
+
+def remove_parametrizations(module: nn.Module) -> None:
+    """Bake spectral norm, weight norm and their like into plain weights."""
+    for part in module.modules():
+        if parametrize.is_parametrized(part):
+            for name in list(part.parametrizations):  # type: ignore[arg-type, union-attr]
+                parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+
+
+def check_isolation(source: Source) -> None:
+    """Raise `ExportError` unless G(z)[i] equals G(z[i:i+1]) within 1e-5 of the output's range (gate step 2)."""
+    inputs = source.inputs(ISOLATION_BATCH)
+    whole = _run(source, inputs, ISOLATION_BATCH)
+    again = _run(source, inputs, ISOLATION_BATCH)
+    for field, a, b in zip(source.signature.outputs, whole, again, strict=True):
+        if not torch.equal(a, b):
+            raise ExportError(
+                f"The generator draws random numbers of its own (output {field.name})",
+                seen="The same input gave two different outputs in eval mode: randn or dropout in forward",
+                repair="Make every random number a named input with a draw, and leave dropout to train mode",
+            )
+    for i in range(ISOLATION_BATCH):
+        alone = _run(source, [x[i : i + 1] for x in inputs], 1)
+        for field, one, many in zip(source.signature.outputs, alone, whole, strict=True):
+            _check_same(field, one[0], many[i])
+
+
+def _check_same(field: Field, alone: Tensor, within: Tensor) -> None:
+    if alone.shape != within.shape or list(alone.shape) != [
+        a for a in field.shape if isinstance(a, int)
+    ]:
+        raise ExportError(
+            f"Output {field.name} has another shape than its signature says",
+            seen=f"{list(alone.shape)} alone, {list(within.shape)} within a batch, signature {list(field.shape)}",
+            repair="Mend the field's shape in the system's graphs()",
+        )
+    if not torch.isfinite(within).all():
+        raise ExportError(
+            f"Output {field.name} is not finite",
+            seen="NaN or infinity in torch already",
+            repair="Train on from an older checkpoint, such as best.pt",
+        )
+    low, high = field.range or (-1.0, 1.0)
+    worst = (alone.double() - within.double()).abs().max().item() / (high - low)
+    if worst > ISOLATION_LIMIT:
+        raise ExportError(
+            "A sample depends on the other samples of its batch",
+            seen=f"Output {field.name} alone and in a batch of {ISOLATION_BATCH} differ by {worst:.2g} of the range",
+            repair="Look for batch statistics (batch norm in train mode, minibatch deviation) "
+            "and for branches on the batch size",
+        )
+
+
+def _run(source: Source, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
+    try:
+        outputs = source.run(inputs)
+    except Exception as error:
+        raise ExportError(
+            f"The generator fails on a batch of {batch}",
+            seen=f"{type(error).__name__}: {' '.join(str(error).split()):.200}",
+            repair="Look for buffers and reshapes with a fixed batch size",
+        ) from error
+    if len(outputs) != len(source.signature.outputs):
+        raise ExportError(
+            "The generator gives another number of outputs than its signature says",
+            seen=f"{len(outputs)}, not {len(source.signature.outputs)}",
+        )
+    return outputs
+
+
+def draw_inputs(fields: Sequence[Field], batch: int, start: int = 0) -> dict[str, object]:
+    """Inputs `start` to `start + batch - 1` of the comparison's seed, by the latent stream."""
+    return {field.name: draw_field(field, SEED, range(start, start + batch)) for field in fields}

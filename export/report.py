@@ -1,0 +1,48 @@
+"""The proof that goes into the file: parity at each batch size, and exactness across batch sizes and threads."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One batch size and output. max_abs, max_rel (of the largest value) and psnr (dB, of the range) are of the
+    float output before the head; step and share are the largest step and the share of differing bytes of uint8."""
+
+    output: str
+    batch: int
+    max_abs: float
+    max_rel: float
+    psnr: float
+    step: int | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Whether the same latents gave the same bytes: at every batch size for a fixed thread count, and at every
+    thread count too."""
+
+    batches: tuple[int, ...]
+    threads: tuple[int, ...]
+    across_batches: bool
+    across_threads: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate measured, through the runtime's own session on the CPU."""
+
+    rows: tuple[ParityRow, ...]
+    exactness: Exactness
+    max_abs_limit: float
+    step_limit: int
+    share_limit: float
+
+    def to_metadata(self) -> dict[str, Any]:
+        return {"format": FORMAT, "provider": "CPUExecutionProvider", **dataclasses.asdict(self)}

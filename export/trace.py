@@ -1,0 +1,128 @@
+"""Gate step 3: torch.onnx.export in a process of its own, since a failed export can poison the next.
+
+`trace` starts the process; `python -m gan.export.trace REQUEST.json` is the process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import ExportError, GanError
+
+EXAMPLE_BATCH = 3
+FLOAT_SUFFIX = "_float"  # of an output's name before its head
+
+
+def trace(work: Path, *, checkpoint: Path, graph: str, system_file: str | None, opset: int) -> Path:
+    """Trace a graph of `checkpoint` with a dynamic batch axis into a file in `work`. Raises `ExportError`."""
+    request, result, onnx = work / "request.json", work / "result.json", work / "traced.onnx"
+    request.write_text(
+        json.dumps(
+            {
+                "checkpoint": str(checkpoint),
+                "graph": graph,
+                "system_file": system_file,
+                "opset": opset,
+                "onnx": str(onnx),
+                "result": str(result),
+            }
+        )
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", "gan.export.trace", str(request)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answer = json.loads(result.read_text()) if result.exists() else {}
+    if process.returncode != 0 or "error" in answer or not onnx.exists():
+        tail = " ".join(process.stderr.split())[-300:]
+        raise ExportError(
+            answer.get("failed", "The generator could not be traced"),
+            seen=answer.get(
+                "error", f"The tracing process ended with {process.returncode}: {tail}"
+            ),
+            repair=answer.get(
+                "repair", "Write forward() in plain tensor operations that any batch size can take"
+            ),
+        )
+    return onnx
+
+
+def export_program(
+    module: Any, inputs: tuple[Any, ...], input_names: list[str], outputs: list[str], opset: int
+) -> Any:
+    """torch.onnx.export with axis 0 of every input dynamic; raises `ExportError` where a limit was put on it."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            # A string, never Dim("batch"): with that, torch may silently give a static batch.
+            dynamic_shapes=tuple({0: "batch"} for _ in inputs),
+            input_names=input_names,
+            output_names=outputs,
+            opset_version=opset,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    check_ranges(program.exported_program.range_constraints)
+    return program
+
+
+def check_ranges(constraints: Any) -> None:
+    """Raise `ExportError` if torch found that the graph holds for some batch sizes only."""
+    from torch.utils._sympy.numbers import int_oo
+
+    for symbol, bounds in constraints.items():
+        upper = None if bounds.upper == int_oo or not bounds.upper.is_finite else int(bounds.upper)
+        if upper is not None or int(bounds.lower) > 2:
+            raise ExportError(
+                "The generator takes only some batch sizes",
+                seen=f"torch found {symbol} from {bounds.lower} to {bounds.upper}",
+                repair="Look for a branch on the batch size in forward()",
+            )
+
+
+def _main(path: str) -> None:
+    from ..trainer.checkpoint import Checkpoint
+    from .module import load_source
+
+    logging.getLogger().setLevel(
+        logging.ERROR
+    )  # the exporter warns about packages that nobody asked for
+    request = json.loads(Path(path).read_text())
+    answer: dict[str, str] = {}
+    try:
+        source = load_source(
+            Checkpoint.load(request["checkpoint"]),
+            graph=request["graph"],
+            system_file=request["system_file"],
+            accept_changed=True,  # the parent has checked
+        )
+        names = [field.name for field in source.signature.inputs]
+        outputs = [field.name + FLOAT_SUFFIX for field in source.signature.outputs]
+        inputs = tuple(source.inputs(EXAMPLE_BATCH))
+        export_program(source.module, inputs, names, outputs, request["opset"]).save(
+            request["onnx"], include_initializers=True, external_data=False
+        )
+    except GanError as error:
+        answer = {"failed": error.failed, "error": error.seen, "repair": error.repair}
+    except Exception as error:  # torch.onnx raises many kinds; the cause is what helps
+        cause = error.__cause__ or error
+        answer = {"error": f"{type(cause).__name__}: {' '.join(str(cause).split()):.400}"}
+    Path(request["result"]).write_text(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

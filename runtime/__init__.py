@@ -1,0 +1,34 @@
+"""Sample exported GANs without torch: `from gan.runtime import Generator`.
+
+Importing this loads neither onnxruntime nor Pillow; making a `Generator` loads the first.
+"""
+
+from .errors import (
+    CheckpointError,
+    DatasetError,
+    DeviceUnavailableError,
+    ExportError,
+    GanError,
+    InputError,
+    ModelFileError,
+    ParityError,
+    TrainingDivergedError,
+)
+from .generator import Generator
+from .signature import Draw, Field, Signature
+
+__all__ = [
+    "CheckpointError",
+    "DatasetError",
+    "DeviceUnavailableError",
+    "Draw",
+    "ExportError",
+    "Field",
+    "GanError",
+    "Generator",
+    "InputError",
+    "ModelFileError",
+    "ParityError",
+    "Signature",
+    "TrainingDivergedError",
+]

@@ -1,0 +1,67 @@
+"""The errors of the whole toolchain: one tree, each message in three parts.
+
+GanError
+├── ModelFileError (ValueError)           an .onnx file is not one of ours, damaged, or dangerous
+├── DeviceUnavailableError (RuntimeError) the device that was asked for cannot be used
+├── InputError (ValueError)               a value given by the caller is outside what the model takes
+├── DatasetError (ValueError)             training data cannot be used
+├── CheckpointError (ValueError)          a checkpoint is damaged, foreign, or differs from what was asked
+├── ExportError (RuntimeError)            a generator cannot be exported
+├── ParityError (RuntimeError)            outputs differ where they must not
+└── TrainingDivergedError (RuntimeError)  training left the finite numbers and did not come back
+"""
+
+from __future__ import annotations
+
+
+class GanError(Exception):
+    """Base of every error that the toolchain raises on purpose.
+
+    A message has three parts: what failed, what was seen, how to repair it (with the exact command where there
+    is one).
+    """
+
+    def __init__(self, failed: str, *, seen: str = "", repair: str = "") -> None:
+        self.failed, self.seen, self.repair = failed, seen, repair
+        super().__init__(
+            ". ".join(part.rstrip(".") for part in (failed, seen, repair) if part) + "."
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.failed, self.seen, self.repair)
+
+
+def _rebuild(kind: type[GanError], failed: str, seen: str, repair: str) -> GanError:
+    return kind(failed, seen=seen, repair=repair)
+
+
+class ModelFileError(GanError, ValueError):
+    """An .onnx file is not one of ours, damaged, or dangerous."""
+
+
+class DeviceUnavailableError(GanError, RuntimeError):
+    """The device that was asked for cannot be used here."""
+
+
+class InputError(GanError, ValueError):
+    """A value given by the caller is outside what the model takes."""
+
+
+class DatasetError(GanError, ValueError):
+    """Training data cannot be used."""
+
+
+class CheckpointError(GanError, ValueError):
+    """A checkpoint is damaged, foreign, or differs from what was asked."""
+
+
+class ExportError(GanError, RuntimeError):
+    """A generator cannot be exported."""
+
+
+class ParityError(GanError, RuntimeError):
+    """Outputs differ where they must not."""
+
+
+class TrainingDivergedError(GanError, RuntimeError):
+    """Training left the finite numbers and did not come back."""

@@ -1,0 +1,447 @@
+"""Generator: samples of one exported model, by seed, on a CPU or a GPU, without torch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import latents
+from .errors import InputError
+from .golden import Golden
+from .images import to_pil
+from .model_file import ModelFile
+from .session import Session
+from .signature import Field, Signature, class_count
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger("gan.runtime")
+
+Array = NDArray[Any]
+Label = int | str | Sequence[int | str]
+MICRO_BATCH = 16
+
+
+class Generator:
+    """A trained generator, read from the file that `gan export` wrote.
+
+    Image i of seed s is the same for any number of images asked for at once, on any thread. One instance may be
+    used by several threads.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        micro_batch: int = MICRO_BATCH,
+        max_output_bytes: int = 4 << 30,
+    ) -> None:
+        """model: a path, or the file's bytes. device: "auto", "cuda", "cuda:1" or "cpu"; "auto" may use the CPU
+        and says so in `device`. threads: of the CPU; default, what this process may use. micro_batch: images per
+        run of the graph. max_output_bytes: bound on the output of one call.
+
+        Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
+        """
+        if isinstance(micro_batch, bool) or not 1 <= micro_batch <= 4096:
+            raise InputError(
+                "The micro-batch was refused", seen=f"{micro_batch}", repair="Give 1 to 4096"
+            )
+        self._file = ModelFile.read(model)
+        self._max_output_bytes = max_output_bytes
+        self._image_bytes = sum(_sample_bytes(field) for field in self.signature.outputs)
+        if self._image_bytes > max_output_bytes:
+            raise InputError(
+                f"{self._file.name} was not opened",
+                seen=f"One sample has {self._image_bytes} bytes, the limit is {max_output_bytes}",
+                repair="Raise max_output_bytes, if you trust the file",
+            )
+        self._micro_batch = max(1, min(micro_batch, max_output_bytes // self._image_bytes))
+        self._session = Session(
+            self._file.data, device=device, threads=threads, example=self._zeros(1)
+        )
+
+    def __repr__(self) -> str:
+        return f"Generator({self._file.name!r}, device={self.device!r})"
+
+    @property
+    def signature(self) -> Signature:
+        return self._file.signature
+
+    @property
+    def device(self) -> str:
+        """Where the graph runs: "cpu" or "cuda:N"."""
+        return self._session.device
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their indices; empty without labels."""
+        return self.signature.classes
+
+    def metadata(self, section: str) -> dict[str, Any]:
+        """A part of the file's metadata: system, training, parity, golden, tools, weights, latents."""
+        return self._file.section(section)
+
+    def sample(
+        self,
+        count: int = 1,
+        *,
+        seed: int | None = None,
+        start: int = 0,
+        label: Label | None = None,
+        truncation: float | None = None,
+    ) -> Array:
+        """Images `start` to `start + count - 1` of `seed`: uint8 [count, H, W, C] for an image model.
+
+        seed: 0 to 2^64 - 1; None draws one from the operating system and logs it. label: a class name (str), a
+        class index (int), or one for each image; None draws the classes too. truncation: only where the
+        signature has that input. Raises `InputError`.
+        """
+        chunks = list(self._chunks(self._bounded(count), seed, start, label, truncation))
+        return np.concatenate(chunks) if len(chunks) != 1 else chunks[0]
+
+    def stream(
+        self,
+        count: int,
+        *,
+        seed: int | None = None,
+        start: int = 0,
+        label: Label | None = None,
+        truncation: float | None = None,
+    ) -> Iterator[Array]:
+        """The images of `sample`, some at a time, in bounded memory."""
+        return self._chunks(_check_count(count), seed, start, label, truncation)
+
+    def images(
+        self,
+        count: int = 1,
+        *,
+        seed: int | None = None,
+        start: int = 0,
+        label: Label | None = None,
+        truncation: float | None = None,
+    ) -> list[Image]:
+        """The images of `sample` as Pillow images."""
+        pixels = self.sample(count, seed=seed, start=start, label=label, truncation=truncation)
+        return [to_pil(image) for image in pixels]
+
+    def interpolate(
+        self,
+        first: int,
+        last: int,
+        frames: int,
+        *,
+        label: int | str | None = None,
+        truncation: float | None = None,
+    ) -> Array:
+        """`frames` images on the way from image 0 of seed `first` to image 0 of seed `last`.
+
+        Latents and noise move on the great circle between the two (slerp); labels stay those of `first`.
+        """
+        frames = self._bounded(frames)
+        begin, end = (self._draw(seed, range(1), label, truncation) for seed in (first, last))
+        steps = np.linspace(0.0, 1.0, frames)
+        path = {}
+        for field in self.signature.inputs:
+            a, b = begin[field.name][0], end[field.name][0]
+            moving = field.draw is not None and field.draw.kind in ("normal", "uniform")
+            path[field.name] = _slerp(a, b, steps) if moving else np.repeat(a[None], frames, axis=0)
+        return self(**path)[self.signature.main.name]
+
+    def __call__(self, **inputs: ArrayLike) -> dict[str, Array]:
+        """Run the graph on inputs of the caller's own, by the names of the signature; all outputs by name.
+
+        Every input has the batch as its first axis; those that the signature draws at a fixed value may be left
+        out. Raises `InputError` before the graph runs if a shape, type or value is not what the signature says.
+        """
+        arrays, count = self._checked(inputs)
+        self._bounded(count)
+        parts = [
+            self._session.run(
+                {name: array[i : i + self._micro_batch] for name, array in arrays.items()}
+            )
+            for i in range(0, count, self._micro_batch)
+        ]
+        joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return {
+            field.name: array for field, array in zip(self.signature.outputs, joined, strict=True)
+        }
+
+    def verify(self) -> str:
+        """Re-run the file's golden sample on this machine.
+
+        "exact" where every output value is the one recorded at export, else a text with the largest difference.
+        Raises `ParityError` where it is above 1 (CPU) or 2 (CUDA) steps of 255, and `ModelFileError` where graph
+        or weights are not those that were exported.
+        """
+        golden = Golden.from_metadata(self.metadata("golden"))
+        golden.check_graph(self._file.graph_digest(), self.metadata("weights"))
+        outputs = self.sample(golden.count, seed=golden.seed)
+        return golden.compare(outputs, self.signature.main, limit=1 if self.device == "cpu" else 2)
+
+    def _chunks(
+        self,
+        count: int,
+        seed: int | None,
+        start: int,
+        label: Label | None,
+        truncation: float | None,
+    ) -> Iterator[Array]:
+        if seed is None:
+            seed = secrets.randbits(64)
+            logger.info("Drew seed %d", seed)
+        latents.check_uint64("seed", seed)
+        start = latents.check_uint64("start", start)
+        latents.check_uint64("index of the last image", start + count - 1)
+        labels = self._labels(label, count)
+        self._check_truncation(truncation)
+        return self._run_chunks(count, seed, start, labels, truncation)
+
+    def _run_chunks(
+        self, count: int, seed: int, start: int, labels: Array | None, truncation: float | None
+    ) -> Iterator[Array]:
+        main = [self.signature.main.name]
+        for i in range(0, count, self._micro_batch):
+            n = min(self._micro_batch, count - i)
+            inputs = self._draw(seed, range(start + i, start + i + n), None, truncation)
+            if labels is not None and self.signature.label:
+                inputs[self.signature.label.name] = (
+                    labels[i : i + n] if labels.ndim else np.full(n, labels)
+                )
+            yield self._session.run(inputs, main)[0]
+
+    def _draw(
+        self, seed: int, indices: Sequence[int], label: Label | None, truncation: float | None
+    ) -> dict[str, Array]:
+        inputs = {field.name: draw_field(field, seed, indices) for field in self.signature.inputs}
+        self._check_truncation(truncation)
+        labels = self._labels(label, len(indices))
+        if labels is not None and self.signature.label:
+            inputs[self.signature.label.name] = np.broadcast_to(labels, len(indices)).copy()
+        if truncation is not None:
+            inputs["truncation"] = np.full_like(inputs["truncation"], truncation)
+        return inputs
+
+    def _labels(self, label: Label | None, count: int) -> Array | None:
+        """int64 [] for one label, [count] for one each, None where they are drawn."""
+        if label is None:
+            return None
+        field = self.signature.label
+        if field is None:
+            raise InputError(
+                "A label was given", seen="This model has no classes", repair="Leave label out"
+            )
+        if isinstance(label, (str, int, np.integer)):
+            return np.asarray(self._class_index(label), np.int64)
+        indices = np.array([self._class_index(one) for one in label], np.int64)
+        if len(indices) != count:
+            raise InputError(
+                "The labels were refused",
+                seen=f"{len(indices)} labels for {count} images",
+                repair="Give one label, or one for each image",
+            )
+        return indices
+
+    def _class_index(self, label: int | str) -> int:
+        field = self.signature.label
+        assert field is not None
+        known, names = class_count(field), self.classes
+        if isinstance(label, str) and label in names:
+            return names.index(label)
+        integer = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+        if integer and 0 <= int(label) < known:
+            return int(label)
+        listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise InputError(
+            "The label was refused",
+            seen=f"{label!r:.60}",
+            repair=f"Give a class index from 0 to {known - 1}"
+            + (f", or one of: {listed}" if names else ""),
+        )
+
+    def _check_truncation(self, truncation: float | None) -> None:
+        if truncation is None:
+            return
+        field = self.signature.input("truncation")
+        if field is None:
+            raise InputError(
+                "Truncation was given", seen="This model has none", repair="Leave truncation out"
+            )
+        _check_values(field, np.asarray([truncation], np.float32))
+
+    def _checked(self, inputs: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], int]:
+        known = [field.name for field in self.signature.inputs]
+        unknown = sorted(set(inputs) - set(known))
+        if unknown:
+            raise InputError(
+                "An input was refused",
+                seen=f"{unknown[0]!r:.60}",
+                repair=f"This model takes {', '.join(known)}",
+            )
+        arrays = {
+            field.name: check_input(field, inputs[field.name])
+            for field in self.signature.inputs
+            if field.name in inputs
+        }
+        counts = {name: len(array) for name, array in arrays.items()}
+        if len(set(counts.values())) > 1:
+            raise InputError(
+                "The inputs disagree",
+                seen=f"batch sizes {counts}",
+                repair="Give each the same first axis",
+            )
+        count = next(iter(counts.values()), 0)
+        if count == 0:
+            raise InputError(
+                "No input was given", seen="an empty batch", repair=f"Give {', '.join(known)}"
+            )
+        for field in self.signature.inputs:
+            if field.name not in arrays:
+                if field.draw is None or field.draw.kind != "fixed":
+                    raise InputError(
+                        f"Input {field.name} is missing",
+                        seen=f"{sorted(inputs)}",
+                        repair=_wanted(field),
+                    )
+                arrays[field.name] = draw_field(field, 0, range(count))
+        return arrays, count
+
+    def _bounded(self, count: int) -> int:
+        count = _check_count(count)
+        if count * self._image_bytes > self._max_output_bytes:
+            raise InputError(
+                "Too many images for one call",
+                seen=f"{count} of {self._image_bytes} bytes, the limit is {self._max_output_bytes} bytes",
+                repair="Use stream(), or raise max_output_bytes",
+            )
+        return count
+
+    def _zeros(self, count: int) -> dict[str, Array]:
+        return {
+            field.name: np.zeros(
+                (count, *(a if isinstance(a, int) else 64 for a in field.shape)), field.dtype
+            )
+            for field in self.signature.inputs
+        }
+
+
+def draw_field(field: Field, seed: int, indices: Sequence[int]) -> Array:
+    """The values of one input for images `indices` of `seed`: [len(indices), *shape] by latent stream v1."""
+    draw, count = field.draw, len(indices)
+    if draw is None or not all(isinstance(axis, int) for axis in field.shape):
+        raise InputError(
+            f"Input {field.name} cannot be drawn",
+            seen="It is the caller's to give",
+            repair=f"Call the generator with it: generator({field.name}=...)",
+        )
+    shape = (count, *(int(axis) for axis in field.shape))
+    if draw.kind == "fixed":
+        return np.full(shape, draw.value, field.dtype)
+    drawn = latents.words(seed, draw.stream, indices, field.size)
+    if draw.kind == "normal":
+        values: Array = latents.normals(drawn) * np.float32(draw.scale)
+    elif draw.kind == "uniform":
+        low, high = np.float32(draw.low), np.float32(draw.high)
+        values = latents.uniforms(drawn) * (high - low) + low
+    else:
+        values = latents.choices(drawn, class_count(field))
+    return values.reshape(shape).astype(field.dtype, copy=False)
+
+
+def check_input(field: Field, value: ArrayLike) -> Array:
+    """`value` as the array that the graph takes, or `InputError` that names field, value and what was wanted."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(
+            f"Input {field.name} was refused", seen=f"{error!s:.100}", repair=_wanted(field)
+        ) from error
+    wanted = np.dtype(field.dtype)
+    integers = np.issubdtype(array.dtype, np.integer)
+    fits = (
+        integers if wanted.kind in "iu" else (integers or np.issubdtype(array.dtype, np.floating))
+    )
+    if not fits:
+        raise InputError(
+            f"Input {field.name} was refused", seen=f"dtype {array.dtype}", repair=_wanted(field)
+        )
+    shape = array.shape[1:]
+    same = array.ndim == len(field.shape) + 1 and all(
+        axis == seen if isinstance(axis, int) else seen > 0
+        for axis, seen in zip(field.shape, shape, strict=True)
+    )
+    if not same:
+        raise InputError(
+            f"Input {field.name} was refused",
+            seen=f"shape {list(array.shape)}",
+            repair=_wanted(field),
+        )
+    _check_values(field, array)
+    return np.ascontiguousarray(array, wanted)
+
+
+def _check_values(field: Field, array: Array) -> None:
+    if array.size == 0:
+        return
+    if not np.isfinite(array).all():
+        raise InputError(
+            f"Input {field.name} was refused",
+            seen="values that are not finite",
+            repair=_wanted(field),
+        )
+    low, high = (array.min(), array.max())
+    bounds = field.range
+    if bounds is not None and not (bounds[0] <= low and high <= bounds[1]):
+        raise InputError(
+            f"Input {field.name} was refused",
+            seen=f"values from {low} to {high}",
+            repair=_wanted(field),
+        )
+    if np.dtype(field.dtype) == np.float32 and max(abs(float(low)), abs(float(high))) > 3.4e38:
+        raise InputError(
+            f"Input {field.name} was refused", seen=f"values up to {high}", repair=_wanted(field)
+        )
+
+
+def _wanted(field: Field) -> str:
+    shape = ", ".join(["batch", *map(str, field.shape)])
+    bounds = f" with values from {field.range[0]:g} to {field.range[1]:g}" if field.range else ""
+    return f"Give {field.dtype} [{shape}]{bounds}"
+
+
+def _check_count(count: int) -> int:
+    if (
+        isinstance(count, bool)
+        or not isinstance(count, (int, np.integer))
+        or not 1 <= count < 2**63
+    ):
+        raise InputError(
+            "The count was refused", seen=f"{count!r:.60}", repair="Give a whole number from 1"
+        )
+    return int(count)
+
+
+def _sample_bytes(field: Field) -> int:
+    return field.size * np.dtype(field.dtype).itemsize
+
+
+def _slerp(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
+    """Points on the great circle from a to b, at `steps` of [0, 1]: float32 [len(steps), *a.shape]."""
+    u, v = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    cosine = np.dot(u, v) / (np.linalg.norm(u) * np.linalg.norm(v) + 1e-300)
+    angle = math.acos(min(1.0, max(-1.0, float(cosine))))
+    t = steps[:, None]
+    if angle < 1e-6 or math.pi - angle < 1e-6:  # no unique great circle
+        path = (1 - t) * u + t * v
+    else:
+        path = (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / math.sin(angle)
+    return path.reshape(len(steps), *a.shape).astype(np.float32)

@@ -1,0 +1,111 @@
+"""Images as arrays: the uint8 formula, grids, and files written by a small pool of threads.
+
+An image is uint8 [H, W, C] with C 1 (grey), 3 (RGB) or 4 (RGBA). Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .files import atomic_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Pixels = NDArray[np.uint8]
+FORMATS = {".png": "PNG", ".webp": "WEBP"}
+_PENDING = 64  # images held in memory while they wait for the disk
+
+
+def quantize(x: NDArray[np.floating[Any]]) -> Pixels:
+    """Float images [N, C, H, W] of [-1, 1] as uint8 [N, H, W, C]: clip(127.5 x + 127.5), rounded half to even.
+
+    The same formula as in every exported graph.
+    """
+    scaled = x.astype(np.float32) * np.float32(127.5) + np.float32(127.5)
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def grid(images: Pixels, columns: int | None = None, *, gap: int = 2) -> Pixels:
+    """One image [H', W', C] of many [N, H, W, C], row by row, `gap` pixels apart; as square as can be by default."""
+    if images.ndim != 4 or len(images) == 0:
+        raise InputError(
+            "A grid was not made",
+            seen=f"images of shape {images.shape}",
+            repair="Give [N, H, W, C]",
+        )
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = np.zeros(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.uint8
+    )
+    for place, image in enumerate(images):
+        top, left = place // columns * (height + gap), place % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def to_pil(image: Pixels) -> Image:
+    """A Pillow image of uint8 [H, W, C]: mode L, RGB or RGBA."""
+    from PIL import Image
+
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise InputError(
+            "An array is not an image",
+            seen=f"{image.dtype} of shape {image.shape}",
+            repair="Give uint8 [H, W, C] with C 1, 3 or 4",
+        )
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def save(image: Pixels, path: str | os.PathLike[str]) -> None:
+    """Write a .png or .webp (lossless), whole or not at all."""
+    path = Path(path)
+    kind = check_suffix(path)
+    with atomic_file(path) as file:
+        to_pil(image).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+
+
+def check_suffix(path: Path) -> str:
+    """Pillow's name of the format that a path asks for; `InputError` for any that is not written here."""
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(
+            f"{path} was not written",
+            seen=f"suffix {path.suffix!r}",
+            repair=f"Use one of {', '.join(FORMATS)}",
+        )
+    return kind
+
+
+def save_all(images: Iterable[Pixels], path_of: Callable[[int], Path], *, workers: int = 4) -> int:
+    """Write each image to `path_of(its number)` by a pool of threads; the number written.
+
+    Memory is bounded: when 64 images wait for the disk, no more are taken.
+    """
+    waiting: deque[Future[None]] = deque()
+    count = 0
+    with ThreadPoolExecutor(workers, thread_name_prefix="gan-images") as pool:
+        try:
+            for image in images:
+                if len(waiting) >= _PENDING:
+                    waiting.popleft().result()
+                waiting.append(pool.submit(save, image, path_of(count)))
+                count += 1
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+    return count

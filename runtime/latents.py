@@ -1,0 +1,137 @@
+"""Latent stream v1: the random inputs of image i of seed s, the same bits on every machine.
+
+Bits are Philox4x64-10 with key (seed, stream) and counter (block, 0, index, 0), blocks counted from 1. Only IEEE
+add, subtract, multiply, divide, square root and compare touch the floats: the logarithm is our own, because libm's
+differs between platforms. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+
+VERSION = 1
+LATENT_STREAM, LABEL_STREAM, NOISE_STREAM = 0, 1, 16
+MAX_SEED = 2**64 - 1
+
+Words = NDArray[np.uint64]
+Doubles = NDArray[np.float64]
+
+
+def words(seed: int, stream: int, indices: Sequence[int], count: int) -> Words:
+    """`count` 64-bit words for each index: uint64 [len(indices), count].
+
+    seed, stream and each index are integers from 0 to 2^64 - 1; others raise `InputError`.
+    """
+    key = np.array([check_uint64("seed", seed), check_uint64("stream", stream)], np.uint64)
+    bits = np.random.Philox(
+        key=key
+    )  # numpy counts up before it draws: counter 0 gives block 1 first
+    state: Any = dict(bits.state)
+    drawn = np.empty((len(indices), count), np.uint64)
+    for row, index in enumerate(indices):
+        counter = np.array([0, 0, check_uint64("index", index), 0], np.uint64)
+        state["state"] = {"counter": counter, "key": key}
+        bits.state = state  # buffer_pos stays 4: the buffer counts as used up
+        drawn[row] = bits.random_raw(count)
+    return drawn
+
+
+def normals(drawn: Words) -> NDArray[np.float32]:
+    """Standard normals from words, one each: float32 of the same shape, |z| at most 8.3."""
+    p = ((drawn >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1/2), exact
+    magnitude = _normal_magnitude(p)
+    return np.where(drawn & np.uint64(1), -magnitude, magnitude).astype(np.float32)
+
+
+def uniforms(drawn: Words) -> NDArray[np.float32]:
+    """Uniform numbers in [0, 1) from words, multiples of 2^-24: float32 of the same shape."""
+    return (drawn >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def choices(drawn: Words, classes: int) -> NDArray[np.int64]:
+    """Class indices from words, (word * classes) >> 64: int64 of the same shape."""
+    if not 1 <= classes < 2**32:
+        raise InputError("A label was not drawn", seen=f"{classes} classes")
+    low, high = drawn & np.uint64(0xFFFFFFFF), drawn >> np.uint64(32)
+    carry = (low * np.uint64(classes)) >> np.uint64(32)
+    return ((high * np.uint64(classes) + carry) >> np.uint64(32)).astype(np.int64)
+
+
+def check_uint64(name: str, value: int) -> int:
+    """`value` as an int, if it is an integer from 0 to 2^64 - 1; else `InputError` that names it."""
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not integer or not 0 <= value <= MAX_SEED:
+        raise InputError(
+            f"The {name} was refused",
+            seen=f"{str(value)[:80]} of type {type(value).__name__}",
+            repair=f"Give an integer {name} from 0 to 2^64 - 1",
+        )
+    return int(value)
+
+
+# Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution", Applied Statistics 37 (1988),
+# PPND16: rational approximations, numerator and denominator from the highest power down.
+_CENTRE = (
+    (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
+     13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608),
+    (5226.495278852545925, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
+     5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0),
+)  # fmt: skip
+_SHOULDER = (
+    (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258,
+     3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959, 1.42343711074968357734),
+    (1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459,
+     0.68976733498510000455, 1.6763848301838038494, 2.05319162663775882187, 1.0),
+)  # fmt: skip
+_TAIL = (
+    (2.01033439929228813265e-7, 2.71155556874348757815e-5, 0.0012426609473880784386, 0.026532189526576123093,
+     0.29656057182850489123, 1.7848265399172913358, 5.4637849111641143699, 6.6579046435011037772),
+    (2.04426310338993978564e-15, 1.4215117583164458887e-7, 1.8463183175100546818e-5, 7.868691311456132591e-4,
+     0.0148753612908506148525, 0.13692988092273580531, 0.59983220655588793769, 1.0),
+)  # fmt: skip
+
+
+def _normal_magnitude(p: Doubles) -> Doubles:
+    """-Phi^-1(p) for p in (0, 1/2)."""
+    q = 0.5 - p
+    z = q * _ratio(_CENTRE, 0.180625 - q * q)  # right where |q| <= 0.425
+    tail = q > 0.425
+    r = np.sqrt(-_log(p[tail]))
+    z[tail] = np.where(r <= 5.0, _ratio(_SHOULDER, r - 1.6), _ratio(_TAIL, r - 5.0))
+    return z
+
+
+def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Doubles) -> Doubles:
+    top, bottom = (np.full_like(x, row[0]) for row in coefficients)
+    for a, b in zip(coefficients[0][1:], coefficients[1][1:], strict=True):
+        top, bottom = top * x + a, bottom * x + b
+    return top / bottom
+
+
+def _log(x: Doubles) -> Doubles:
+    """Natural logarithm of normal positive numbers: fdlibm's __ieee754_log, branch for branch."""
+    mantissa, exponent = np.frexp(x)
+    low = mantissa < 0.70710678118654752440  # to [sqrt(1/2), sqrt(2))
+    f = np.where(low, mantissa * 2.0, mantissa) - 1.0
+    k = (exponent - low).astype(np.float64)
+    s = f / (2.0 + f)
+    z = s * s
+    w = z * z
+    t1 = w * (
+        3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01)
+    )
+    t2 = z * (
+        6.666666666666735130e-01
+        + w
+        * (2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01))
+    )
+    r = t2 + t1
+    half = 0.5 * f * f
+    ln2_high, ln2_low = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+    return k * ln2_high - ((half - (s * (half + r) + k * ln2_low)) - f)

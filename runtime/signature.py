@@ -1,0 +1,247 @@
+"""The signature: what a generator takes and gives, and who draws each random input.
+
+It travels checkpoint -> ONNX metadata -> runtime as JSON, so it knows neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from .errors import ModelFileError
+from .latents import NOISE_STREAM
+
+FORMAT = 1
+MAX_JSON_BYTES = 1 << 20
+
+DrawKind = Literal["normal", "uniform", "choice", "fixed"]
+FieldKind = Literal["latent", "label", "noise", "image", "scalar", "points"]
+DType = Literal["float32", "int64", "uint8"]
+Axis = int | str
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where the random numbers of an input come from.
+
+    normal: standard normal times `scale`. uniform: in [low, high). choice: a class index of the field's range.
+    fixed: `value`, unless the caller gives another. `stream` is the latent stream's (0 latent, 1 label, 16 + k
+    the k-th noise input).
+    """
+
+    kind: DrawKind
+    stream: int = 0
+    scale: float = 1.0
+    low: float = 0.0
+    high: float = 1.0
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named tensor. The batch axis is implied: `shape` is that of one sample.
+
+    A string in `shape` names a further dynamic axis. `range` is (lowest, highest) of the values; of a label it is
+    (0, number of classes - 1). `draw` None: the caller brings the values.
+    """
+
+    name: str
+    shape: tuple[Axis, ...]
+    kind: FieldKind = "latent"
+    dtype: DType = "float32"
+    range: tuple[float, float] | None = None
+    draw: Draw | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of values in one sample (dynamic axes count as 1)."""
+        return math.prod(axis for axis in self.shape if isinstance(axis, int))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Everything that a caller of a generator must know.
+
+    inputs and outputs are in the graph's order; the first output is the main one, which `sample` returns.
+    classes: names of the classes, in the order of their indices; empty for a generator without labels.
+    """
+
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> Field:
+        return self.outputs[0]
+
+    @property
+    def label(self) -> Field | None:
+        """The input that is a class label, or None."""
+        return next((field for field in self.inputs if field.kind == "label"), None)
+
+    def input(self, name: str) -> Field | None:
+        return next((field for field in self.inputs if field.name == name), None)
+
+    def to_json(self) -> str:
+        """Versioned JSON, the same text for equal signatures."""
+        content = {
+            "format": FORMAT,
+            "inputs": [_field_to_dict(field) for field in self.inputs],
+            "outputs": [_field_to_dict(field) for field in self.outputs],
+            "classes": list(self.classes),
+        }
+        return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Signature:
+        """The signature that `to_json` wrote; anything else raises `ModelFileError`."""
+        content = parse_json_object(text, "signature")
+        if content.get("format") != FORMAT:
+            raise _refused(
+                f"format {content.get('format')!r:.40}", f"This version reads format {FORMAT}"
+            )
+        try:
+            signature = cls(
+                tuple(_field_from_dict(entry) for entry in _list(content["inputs"])),
+                tuple(_field_from_dict(entry) for entry in _list(content["outputs"])),
+                tuple(_string(name) for name in _list(content["classes"])),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise _refused(f"{type(error).__name__}: {error!s:.200}") from error
+        signature._check()
+        return signature
+
+    def _check(self) -> None:
+        names = [field.name for field in (*self.inputs, *self.outputs)]
+        if not self.inputs or not self.outputs:
+            raise _refused("no input or no output")
+        if len(set(names)) != len(names):
+            raise _refused("two fields of one name")
+        label = self.label
+        if sum(field.kind == "label" for field in self.inputs) > 1:
+            raise _refused("more than one label input")
+        if self.classes and (label is None or len(self.classes) != class_count(label)):
+            raise _refused(f"{len(self.classes)} class names that fit no label input")
+        streams = [
+            field.draw.stream for field in self.inputs if field.draw and field.draw.kind != "fixed"
+        ]
+        if len(set(streams)) != len(streams):
+            raise _refused("two inputs drawn from one stream")
+
+
+def class_count(label: Field) -> int:
+    """Number of classes of a label field."""
+    return int(label.range[1]) + 1 if label.range else 0
+
+
+def natural_order(names: Sequence[str]) -> list[str]:
+    """Class names in the order that a person expects: 1, 2, 10."""
+
+    def key(name: str) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", name)
+        return [(0, int(p), p) if p.isdecimal() and p.isascii() else (1, 0, p) for p in parts if p]
+
+    return sorted(names, key=lambda name: (key(name), name))
+
+
+def parse_json_object(text: str, what: str) -> dict[str, Any]:
+    """A JSON object from text of at most 1 MiB; anything else raises `ModelFileError`."""
+    if len(text) > MAX_JSON_BYTES:
+        raise _refused(f"{len(text)} characters of {what}")
+    try:
+        content = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _refused(f"{what} that is not JSON ({type(error).__name__})") from error
+    if not isinstance(content, dict):
+        raise _refused(f"{what} that is not an object")
+    return content
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _field_to_dict(field: Field) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": field.name,
+        "shape": list(field.shape),
+        "kind": field.kind,
+        "dtype": field.dtype,
+    }
+    if field.range is not None:
+        entry["range"] = list(field.range)
+    if field.draw is not None:
+        draw = field.draw
+        used = {"normal": ["scale"], "uniform": ["low", "high"], "choice": [], "fixed": ["value"]}
+        entry["draw"] = {"kind": draw.kind, "stream": draw.stream}
+        entry["draw"] |= {name: getattr(draw, name) for name in used[draw.kind]}
+    return entry
+
+
+def _field_from_dict(entry: Mapping[str, Any]) -> Field:
+    name, kind, dtype = _string(entry["name"]), entry["kind"], entry["dtype"]
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+        raise ValueError(f"a field named {name[:64]!r}")
+    if kind not in get_args(FieldKind) or dtype not in get_args(DType):
+        raise ValueError(f"field {name} of kind {kind!r:.40} and dtype {dtype!r:.40}")
+    shape = tuple(_axis(axis) for axis in _list(entry["shape"]))
+    if len(shape) > 8 or math.prod(a for a in shape if isinstance(a, int)) > 2**40:
+        raise ValueError(f"field {name} of shape {shape!r:.80}")
+    bounds = entry.get("range")
+    span = None if bounds is None else (_number(bounds[0]), _number(bounds[1]))
+    draw = None if entry.get("draw") is None else _draw_from_dict(entry["draw"])
+    if kind == "label" and not (
+        span and span[0] == 0 and 0 <= span[1] < 2**31 and dtype == "int64" and not shape
+    ):
+        raise ValueError(f"label {name} without a range from 0 to the last class")
+    if draw is not None and draw.kind == "choice" and kind != "label":
+        raise ValueError(f"field {name} drawn by choice, but not a label")
+    return Field(name, shape, kind, dtype, span, draw)
+
+
+def _draw_from_dict(entry: Mapping[str, Any]) -> Draw:
+    kind, stream = entry["kind"], entry["stream"]
+    if (
+        kind not in get_args(DrawKind)
+        or type(stream) is not int
+        or not 0 <= stream < NOISE_STREAM + 4096
+    ):
+        raise ValueError(f"a draw of kind {kind!r:.40} from stream {stream!r:.40}")
+    names = ("scale", "low", "high", "value")
+    return Draw(kind, stream, **{name: _number(entry[name]) for name in names if name in entry})
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > 100_000:
+        raise TypeError("a list was expected")
+    return value
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 1024:
+        raise TypeError("a short text was expected")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError("a finite number was expected")
+    return float(value)
+
+
+def _axis(value: Any) -> Axis:
+    if type(value) is int and 1 <= value <= 2**31:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"([1-9][0-9]{0,3}\*)?[a-z][a-z0-9_]{0,31}", value):
+        return value
+    raise ValueError(f"an axis {value!r:.40}")
+
+
+def _refused(seen: str, repair: str = "Export the model again with `gan export`") -> ModelFileError:
+    return ModelFileError(
+        "The model's signature cannot be read", seen=f"It holds {seen}", repair=repair
+    )

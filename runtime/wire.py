@@ -1,0 +1,266 @@
+"""Reads the protobuf wire format of an ONNX file, just enough to judge it before onnxruntime sees it.
+
+Refuses what a generator never needs and an attacker might: weights in other files, operators of unknown domains,
+local functions, deep subgraphs. Knows nothing of signatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .errors import ModelFileError
+
+DOMAINS = frozenset({"", "ai.onnx"})
+MAX_BYTES = 2**31 - 1
+MAX_NODES = 20_000
+MAX_DEPTH = 2  # subgraphs within subgraphs
+MAX_METADATA = 256
+
+Entry = tuple[int, int, int | memoryview]  # field number, wire type, value
+
+ELEMENT_TYPES = {1: "float32", 2: "uint8", 7: "int64", 10: "float16"}
+
+
+@dataclass
+class TensorInfo:
+    """Name, element type and shape of a graph input or output; a str is a symbolic axis, None an unknown one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass
+class ModelInfo:
+    """What the file says of itself."""
+
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    metadata: dict[str, str]
+    opset: int
+    graph: memoryview  # the graph's own bytes: their SHA-256 identifies network and weights
+    nodes: int = 0
+    weights: int = 0  # number of values in initializers
+    operators: dict[str, int] = field(default_factory=dict)
+
+
+def read_model(data: bytes | memoryview) -> ModelInfo:
+    """Walk a serialised ONNX ModelProto and return what it holds.
+
+    Raises `ModelFileError` for anything that is not a plain, self-contained model.
+    """
+    if len(data) > MAX_BYTES:
+        raise refused(f"{len(data)} bytes, more than 2 GiB")
+    try:
+        return _read_model(memoryview(data))
+    except (IndexError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise refused(f"broken protobuf ({type(error).__name__})") from error
+
+
+def refused(seen: str) -> ModelFileError:
+    return ModelFileError(
+        "The ONNX file was refused",
+        seen=seen,
+        repair="Use a file written by `gan export`; if it is one, it is damaged: copy or export it again",
+    )
+
+
+def _read_model(data: memoryview) -> ModelInfo:
+    graph: memoryview | None = None
+    metadata: dict[str, str] = {}
+    opset = 0
+    for number, _, value in _entries(data):
+        if number == 7:  # graph
+            if graph is not None:
+                raise refused("two graphs")
+            graph = _bytes(value)
+        elif number == 8:  # opset_import
+            domain, version = _opset(_bytes(value))
+            if domain not in DOMAINS:
+                raise refused(f"operators of the foreign domain {domain!r:.60}")
+            opset = max(opset, version)
+        elif number == 14:  # metadata_props
+            key, text = _pair(_bytes(value))
+            if key in metadata or len(metadata) >= MAX_METADATA:
+                raise refused(f"metadata {key!r:.60} twice, or too many entries")
+            metadata[key] = text
+        elif number in (20, 25):  # training_info, functions
+            raise refused("training information or local functions")
+    if graph is None:
+        raise refused("no graph: this is not an ONNX model")
+    info = ModelInfo([], [], metadata, opset, graph)
+    _read_graph(graph, info, depth=0)
+    return info
+
+
+def _read_graph(data: memoryview, info: ModelInfo, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise refused(f"subgraphs deeper than {MAX_DEPTH}")
+    for number, _, value in _entries(data):
+        if number == 1:
+            _read_node(_bytes(value), info, depth)
+        elif number == 5:
+            info.weights += _read_tensor(_bytes(value))
+        elif number == 15:
+            raise refused("sparse weights")
+        elif number == 11 and depth == 0:
+            info.inputs.append(_tensor_info(_bytes(value)))
+        elif number == 12 and depth == 0:
+            info.outputs.append(_tensor_info(_bytes(value)))
+
+
+def _read_node(data: memoryview, info: ModelInfo, depth: int) -> None:
+    info.nodes += 1
+    if info.nodes > MAX_NODES:
+        raise refused(f"more than {MAX_NODES} nodes")
+    operator, domain = "", ""
+    for number, _, value in _entries(data):
+        if number == 4:
+            operator = _text(value)
+        elif number == 7:
+            domain = _text(value)
+        elif number == 5:
+            _read_attribute(_bytes(value), info, depth)
+    if domain not in DOMAINS:
+        raise refused(f"operator {operator!r:.60} of the foreign domain {domain!r:.60}")
+    info.operators[operator] = info.operators.get(operator, 0) + 1
+
+
+def _read_attribute(data: memoryview, info: ModelInfo, depth: int) -> None:
+    for number, _, value in _entries(data):
+        if number in (5, 10):  # a tensor
+            _read_tensor(_bytes(value))
+        elif number in (6, 11):  # a subgraph
+            _read_graph(_bytes(value), info, depth + 1)
+        elif number in (22, 23):
+            raise refused("sparse weights")
+
+
+def _read_tensor(data: memoryview) -> int:
+    """Number of values of a tensor; refuses one whose values are elsewhere."""
+    count = 1
+    for number, wire, value in _entries(data):
+        if number == 1:
+            for size in _varints(wire, value):
+                count *= size
+        elif number == 13 or (number == 14 and value != 0):
+            raise refused("weights in another file (external data)")
+    if count > MAX_BYTES:
+        raise refused(f"a tensor of {count} values")
+    return count
+
+
+def _tensor_info(data: memoryview) -> TensorInfo:
+    name, dtype = "", ""
+    shape: list[int | str | None] = []
+    for number, _, value in _entries(data):
+        if number == 1:
+            name = _text(value)
+        elif number == 2:
+            for kind, _, tensor in _entries(_bytes(value)):
+                if kind != 1:
+                    raise refused(f"input or output {name!r:.60} that is not a tensor")
+                for part, _, content in _entries(_bytes(tensor)):
+                    if part == 1:
+                        dtype = (
+                            ELEMENT_TYPES.get(content, "other")
+                            if isinstance(content, int)
+                            else "other"
+                        )
+                    elif part == 2:
+                        shape += [
+                            _axis(_bytes(axis))
+                            for n, _, axis in _entries(_bytes(content))
+                            if n == 1
+                        ]
+    return TensorInfo(name, dtype, tuple(shape))
+
+
+def _axis(data: memoryview) -> int | str | None:
+    axis: int | str | None = None
+    for number, _, value in _entries(data):
+        if number == 1 and isinstance(value, int):
+            axis = value
+        elif number == 2:
+            axis = _text(value)
+    return axis
+
+
+def _opset(data: memoryview) -> tuple[str, int]:
+    domain, version = "", 0
+    for number, _, value in _entries(data):
+        if number == 1:
+            domain = _text(value)
+        elif number == 2 and isinstance(value, int):
+            version = value
+    return domain, version
+
+
+def _pair(data: memoryview) -> tuple[str, str]:
+    pair = {1: "", 2: ""}
+    for number, _, value in _entries(data):
+        if number in pair:
+            pair[number] = _text(value)
+    return pair[1], pair[2]
+
+
+def _entries(data: memoryview) -> Iterator[Entry]:
+    """The fields of one message, in order; values of wire type 2 are views, others integers."""
+    position, end = 0, len(data)
+    while position < end:
+        tag, position = _varint(data, position)
+        number, wire = tag >> 3, tag & 7
+        if number == 0:
+            raise refused("broken protobuf (field number 0)")
+        if wire == 0:
+            value, position = _varint(data, position)
+            yield number, wire, value
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+            if position + size > end:
+                raise refused("broken protobuf (cut short)")
+            yield number, wire, int.from_bytes(data[position : position + size], "little")
+            position += size
+        elif wire == 2:
+            size, position = _varint(data, position)
+            if size > end - position:
+                raise refused("broken protobuf (cut short)")
+            yield number, wire, data[position : position + size]
+            position += size
+        else:
+            raise refused(f"broken protobuf (wire type {wire})")
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, position
+        shift += 7
+        if shift > 63:
+            raise refused("broken protobuf (a number of more than 64 bits)")
+
+
+def _varints(wire: int, value: int | memoryview) -> Iterator[int]:
+    """A repeated integer, packed or not."""
+    if not isinstance(value, memoryview):
+        yield value
+        return
+    position = 0
+    while position < len(value):
+        number, position = _varint(value, position)
+        yield number
+
+
+def _bytes(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise refused("broken protobuf (a number where a message belongs)")
+    return value
+
+
+def _text(value: int | memoryview) -> str:
+    return str(_bytes(value), "utf-8")

@@ -1,0 +1,39 @@
+"""Train GANs in PyTorch: `from gan.trainer import Request, train`, and the parts of a system of your own."""
+
+from .checkpoint import Checkpoint
+from .system import (
+    Batch,
+    DataInfo,
+    Graph,
+    Live,
+    Metric,
+    Objective,
+    Options,
+    Player,
+    Stage,
+    System,
+    Tree,
+    Turn,
+    image_field,
+)
+from .train import Outcome, Request, train
+
+__all__ = [
+    "Batch",
+    "Checkpoint",
+    "DataInfo",
+    "Graph",
+    "Live",
+    "Metric",
+    "Objective",
+    "Options",
+    "Outcome",
+    "Player",
+    "Request",
+    "Stage",
+    "System",
+    "Tree",
+    "Turn",
+    "image_field",
+    "train",
+]

@@ -1,0 +1,225 @@
+"""A run's settings as plain values: the system's preset, the user's own over it, compared name by name on resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from ..runtime.errors import CheckpointError, InputError
+from .decode import Fit
+from .losses import LOSSES
+from .system import DataInfo, Options, System
+from .systems import SystemSource
+
+Plain = int | float | str | bool | None
+SHORT_RUN_STEPS = 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every setting that changes the weights. All values are plain; None stands for "not chosen"."""
+
+    system: SystemSource
+    resolution: int
+    channels: int
+    fit: Fit | None = None
+    mirror: bool = False
+    steps: int
+    seed: int = 0
+    ema_decay: float
+    options: Mapping[str, Plain]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "options": dict(self.options)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Config:
+        """What `to_dict` gave; anything else raises `CheckpointError`."""
+        try:
+            return cls(**{**content, "system": SystemSource(**content["system"])})
+        except (TypeError, KeyError) as error:
+            raise CheckpointError(
+                "The checkpoint's configuration cannot be read", seen=f"{error}"
+            ) from error
+
+    def flat(self) -> dict[str, Plain]:
+        """One level of names: the options beside the rest."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        own |= {"system": self.system.name, **dict(own.pop("options"))}
+        return own
+
+
+GENERAL = ("resolution", "channels", "fit", "mirror", "steps", "seed", "ema_decay")
+
+
+def make_config(
+    system: type[System],
+    source: SystemSource,
+    data: DataInfo,
+    given: Mapping[str, Plain],
+    *,
+    steps: int,
+) -> Config:
+    """The system's preset for this data with the given settings over it. Raises `InputError`."""
+    options = dataclasses.asdict(make_options(system, data, given))
+    steps = check_steps(given.get("steps") or steps)
+    decay = given.get("ema_decay")
+    return Config(
+        system=source,
+        resolution=data.height,
+        channels=data.channels,
+        fit=typing.cast(Fit | None, given.get("fit")),
+        mirror=bool(given.get("mirror", False)),
+        steps=steps,
+        seed=check_seed(given.get("seed", 0)),
+        ema_decay=default_ema_decay(steps) if decay is None else check_share("ema_decay", decay),
+        options=options,
+    )
+
+
+def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[str, ...]) -> Config:
+    """The stored settings with those given that are accepted; steps may grow without being named.
+
+    Raises `CheckpointError` that names every other difference.
+    """
+    now = stored.flat()
+    changed = {name: value for name, value in given.items() if value != now.get(name)}
+    if int(changed.get("steps") or now["steps"] or 0) > stored.steps:
+        accepted = (*accepted, "steps")
+    refused = [name for name in changed if name not in accepted]
+    if refused:
+        raise CheckpointError(
+            "The run was started with other settings",
+            seen=", ".join(f"{name} {now.get(name)} (now {changed[name]})" for name in refused),
+            repair="Leave them out, accept them with "
+            + " ".join(f"--accept {name.replace('_', '-')}" for name in refused)
+            + ", or start anew beside it with --force",
+        )
+    general = {name: value for name, value in changed.items() if name in GENERAL}
+    options = {**stored.options, **{n: v for n, v in changed.items() if n in stored.options}}
+    return dataclasses.replace(stored, **general, options=options)  # type: ignore[arg-type]
+
+
+def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain]) -> Options:
+    """The system's options for this data; names in `given` that are general settings are passed over."""
+    preset = system.preset(data)
+    known = {f.name for f in dataclasses.fields(preset)}
+    unknown = sorted(set(given) - known - set(GENERAL))
+    if unknown:
+        raise InputError(
+            f"{system.name} has no setting {unknown[0]!r}",
+            seen=f"--set {unknown[0]}=...",
+            repair=f"Its settings are {', '.join(sorted(known))}",
+        )
+    own = {name: value for name, value in given.items() if name in known}
+    hints = typing.get_type_hints(type(preset))
+    typed: dict[str, Any] = {n: check_type(n, value, hints[n]) for n, value in own.items()}
+    options = dataclasses.replace(preset, **typed)
+    _check_ranges(options)
+    if system.needs_labels and not (options.labels and data.classes):
+        raise InputError(
+            f"{system.name} needs labels",
+            seen="labels turned off" if data.classes else "data without classes",
+            repair="Sort the images into one sub-folder a class, or choose --system dcgan",
+        )
+    return options
+
+
+def parse_setting(system: type[System], text: str) -> tuple[str, Plain]:
+    """("width", 32) from "width=32", typed as the system's options say. Raises `InputError`."""
+    name, equals, value = text.partition("=")
+    name = name.strip().replace("-", "_")
+    hints = typing.get_type_hints(system.options_type)
+    if not equals or name not in hints:
+        raise InputError(
+            f"--set {text} was refused",
+            seen=f"{system.name} has no setting {name!r}" if equals else "no = in it",
+            repair=f"Its settings are {', '.join(sorted(hints))}",
+        )
+    return name, check_type(name, value.strip(), hints[name])
+
+
+def check_type(name: str, value: Any, hint: Any) -> Plain:
+    """`value`, or the text of one, as the type that the setting has. Raises `InputError`."""
+    wanted = get_args(hint) if get_origin(hint) in (Literal, types.UnionType) else (hint,)
+    if get_origin(hint) is Literal:
+        if value in wanted:
+            return value
+    elif bool in wanted:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if isinstance(value, bool) or str(value).lower() in words:
+            return value if isinstance(value, bool) else words[str(value).lower()]
+    elif str in wanted:
+        return str(value)
+    else:
+        try:
+            return int(value) if int in wanted else float(value)
+        except (TypeError, ValueError):
+            pass
+    kinds = ", ".join(str(getattr(kind, "__name__", kind)) for kind in wanted)
+    raise InputError(
+        f"The setting {name} was refused", seen=f"{value!r:.60}", repair=f"Give one of: {kinds}"
+    )
+
+
+def default_ema_decay(steps: int) -> float:
+    """0.99 for a short run, 0.999 for any other."""
+    return 0.99 if steps < SHORT_RUN_STEPS else 0.999
+
+
+def check_steps(steps: Any) -> int:
+    if not 1 <= int(steps) <= 10**9:
+        raise InputError(
+            "The step count was refused", seen=f"{steps}", repair="Give 1 to 1,000,000,000"
+        )
+    return int(steps)
+
+
+def check_seed(seed: Any) -> int:
+    if not 0 <= int(seed) < 2**64:
+        raise InputError("The seed was refused", seen=f"{seed}", repair="Give 0 to 2^64 - 1")
+    return int(seed)
+
+
+def check_share(name: str, value: Any) -> float:
+    if not 0.0 <= float(value) < 1.0:
+        raise InputError(
+            f"The setting {name} was refused", seen=f"{value}", repair="Give a number in [0, 1)"
+        )
+    return float(value)
+
+
+def _check_ranges(options: Options) -> None:
+    if options.loss not in LOSSES:
+        raise InputError(
+            "There is no such loss",
+            seen=f"{options.loss!r:.60}",
+            repair=f"Choose one of {', '.join(LOSSES)}",
+        )
+    positive = (
+        "batch_size",
+        "latent",
+        "d_moves",
+        "penalty_every",
+        "g_learning_rate",
+        "d_learning_rate",
+        "width",
+    )
+    for name in positive:
+        value = getattr(options, name, 1)
+        if not 0 < value < 2**24:
+            raise InputError(
+                f"The setting {name} was refused", seen=f"{value}", repair="Give a number above 0"
+            )
+    for name in ("r1", "r2"):
+        value = getattr(options, name)
+        if not 0.0 <= value < 1e9:
+            raise InputError(
+                f"The setting {name} was refused", seen=f"{value}", repair="Give 0 or more"
+            )
+    for name in ("beta1", "beta2", "decay_share"):
+        check_share(name, getattr(options, name))

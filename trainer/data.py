@@ -1,0 +1,349 @@
+"""Training data: a folder, a zip of the same, or the embedded digits, prepared once as uint8 pixels.
+
+All images are decoded before the first step, so that a bad file is found then and not hours later. Where they need
+more memory than `memory_limit` they live in a file beside the run instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..runtime.errors import DatasetError
+from ..runtime.signature import natural_order
+from .decode import Fit, ImageRefused, NotSquare, channels_of, decode
+from .system import DataInfo
+
+logger = logging.getLogger("gan.trainer")
+
+DIGITS = Path(__file__).parent / "mnist10k.npz"
+DIGITS_TRAINING_ROWS = 7_000  # rows from here on are never trained on
+DIGITS_RESOLUTION, DEFAULT_RESOLUTION = 28, 64
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_RATIO = 2_000_000, 256 << 20, 200
+Channels = Literal["auto", 1, 3, 4]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image file: its name within the source and its class, None without classes."""
+
+    name: str
+    label: int | None
+
+
+class Source(Protocol):
+    """Where encoded images come from."""
+
+    name: str
+    items: list[Item]
+    classes: tuple[str, ...]
+
+    def read(self, item: Item) -> bytes: ...
+
+
+@dataclass
+class Dataset:
+    """Prepared images. pixels: uint8 [N, C, H, W]. labels: int64 [N] or None."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.digest = self._digest()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def info(self) -> DataInfo:
+        _, channels, height, width = self.pixels.shape
+        return DataInfo(channels, height, width, self.classes)
+
+    def images(self, indices: Tensor | NDArray[np.int64], device: torch.device) -> Tensor:
+        """Images as float32 [B, C, H, W] of [-1, 1] on `device`; they travel there as uint8."""
+        rows = torch.from_numpy(self.pixels[np.asarray(indices)])
+        return rows.to(device).float().div_(127.5).sub_(1.0)
+
+    def labels_of(self, indices: Tensor | NDArray[np.int64], device: torch.device) -> Tensor:
+        assert self.labels is not None
+        return torch.from_numpy(self.labels[np.asarray(indices)]).to(device)
+
+    def _digest(self) -> str:
+        sha = hashlib.sha256(repr((self.pixels.shape, self.classes)).encode())
+        for start in range(0, len(self.pixels), 4096):
+            sha.update(self.pixels[start : start + 4096].tobytes())
+        if self.labels is not None:
+            sha.update(self.labels.tobytes())
+        return sha.hexdigest()
+
+
+def default_resolution(path: str | None) -> int:
+    """28 for the embedded digits, 64 for images of the user's."""
+    return DIGITS_RESOLUTION if path is None else DEFAULT_RESOLUTION
+
+
+def source_name(path: str | None) -> str:
+    """A short name of the data, as used in run folders."""
+    return "digits" if path is None else Path(path).resolve().stem or "data"
+
+
+def load_dataset(
+    path: str | None,
+    *,
+    resolution: int,
+    channels: Channels = "auto",
+    fit: Fit | None = None,
+    workers: int = 2,
+    scratch: Path | None = None,
+    memory_limit: int = 4 << 30,
+) -> Dataset:
+    """The data at `path` (a folder or a zip; None: the embedded digits) as square images.
+
+    fit: what to do with an image that is not square; None refuses it. workers: decoding threads; their number
+    changes nothing. scratch: a folder for the pixels where they exceed `memory_limit` bytes. Raises
+    `DatasetError`.
+    """
+    if path is None and resolution == DIGITS_RESOLUTION and channels in ("auto", 1):
+        pixels, labels = digits("train")
+        return Dataset("digits", pixels[:, None], labels, tuple(map(str, range(10))))
+    source = open_source(path)
+    if not source.items:
+        raise DatasetError(
+            f"{source.name} holds no images",
+            seen=f"no file that ends in {', '.join(sorted(SUFFIXES))}",
+            repair="Give a folder or a zip of images, classes as sub-folders",
+        )
+    return _prepare(source, resolution, channels, fit, workers, scratch, memory_limit)
+
+
+def digits(split: Literal["train", "held-out"]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The embedded MNIST digits: uint8 [N, 28, 28] and int64 [N]; 7,000 to train on, 3,000 held out."""
+    rows = slice(DIGITS_TRAINING_ROWS) if split == "train" else slice(DIGITS_TRAINING_ROWS, None)
+    with np.load(DIGITS, allow_pickle=False) as archive:
+        return archive["images"][rows], archive["labels"][rows].astype(np.int64)
+
+
+def open_source(path: str | None) -> Source:
+    """The source at `path`, listed but not decoded. Raises `DatasetError`."""
+    if path is None:
+        return DigitsSource()
+    place = Path(path)
+    if place.is_dir():
+        return FolderSource(place)
+    if place.is_file() and zipfile.is_zipfile(place):
+        return ZipSource(place)
+    seen = (
+        "It is neither a folder nor a zip" if place.exists() else "There is no such file or folder"
+    )
+    raise DatasetError(
+        f"{path} cannot be used as data", seen=seen, repair="Give a folder or a zip of images"
+    )
+
+
+class DigitsSource:
+    """The digits as PNG bytes, for other resolutions than their own."""
+
+    def __init__(self) -> None:
+        self.name, self.classes = "digits", tuple(map(str, range(10)))
+        self._pixels, labels = digits("train")
+        self.items = [Item(f"{row}.png", int(label)) for row, label in enumerate(labels)]
+
+    def read(self, item: Item) -> bytes:
+        import io
+
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(self._pixels[int(item.name[:-4])]).save(buffer, "PNG", compress_level=0)
+        return buffer.getvalue()
+
+
+class FolderSource:
+    """Images anywhere below a folder; first-level sub-folders are classes if no image lies beside them."""
+
+    def __init__(self, root: Path) -> None:
+        self.name, self._root = source_name(str(root)), root
+        found = [
+            Path(folder, file).relative_to(root).as_posix()
+            for folder, folders, files in os.walk(root, onerror=_unreadable)
+            if _drop_hidden(folders)
+            for file in files
+            if _is_image(file)
+        ]
+        self.items, self.classes = classify(found)
+
+    def read(self, item: Item) -> bytes:
+        path = self._root / item.name
+        if path.stat().st_size > MAX_MEMBER_BYTES:
+            raise ImageRefused(f"more than {MAX_MEMBER_BYTES >> 20} MB")
+        return path.read_bytes()
+
+
+class ZipSource:
+    """The same within a zip, read member by member and never extracted."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = source_name(str(path))
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DatasetError(f"{path} cannot be read", seen=f"{error}") from error
+        members = [info for info in self._zip.infolist() if _is_image(info.filename)]
+        self._check(path, members)
+        self._members = {info.filename: info for info in members}
+        self.items, self.classes = classify(list(self._members))
+
+    def read(self, item: Item) -> bytes:
+        info = self._members[item.name]
+        with self._zip.open(info) as member:
+            data = member.read(info.file_size + 1)
+        if len(data) > info.file_size:
+            raise ImageRefused("larger than the archive says")
+        return data
+
+    @staticmethod
+    def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
+        names = Counter(info.filename for info in members)
+        reasons = {
+            "too many members": len(members) > MAX_MEMBERS,
+            "members of one name": any(count > 1 for count in names.values()),
+            "encrypted members": any(info.flag_bits & 1 for info in members),
+            "absolute or parent paths": any(_escapes(name) for name in names),
+            "a member beyond the size limit": any(i.file_size > MAX_MEMBER_BYTES for i in members),
+            f"compression beyond {MAX_RATIO}:1": any(
+                info.file_size > MAX_RATIO * max(info.compress_size, 1) for info in members
+            ),
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise DatasetError(
+                    f"{path} was refused",
+                    seen=f"The zip has {reason}",
+                    repair="Pack the images anew",
+                )
+
+
+def classify(names: Iterable[str]) -> tuple[list[Item], tuple[str, ...]]:
+    """Items in a fixed order, and their classes: the first-level folders, if every image is in one.
+
+    One folder alone makes no classes.
+    """
+    ordered = sorted(names)
+    folders = {name.split("/", 1)[0] if "/" in name else "" for name in ordered}
+    if "" in folders or len(folders) < 2:
+        return [Item(name, None) for name in ordered], ()
+    classes = natural_order(sorted(folders))
+    index = {name: i for i, name in enumerate(classes)}
+    return [Item(name, index[name.split("/", 1)[0]]) for name in ordered], tuple(classes)
+
+
+def _prepare(
+    source: Source,
+    resolution: int,
+    channels: Channels,
+    fit: Fit | None,
+    workers: int,
+    scratch: Path | None,
+    memory_limit: int,
+) -> Dataset:
+    skipped: Counter[str] = Counter()
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="gan-data") as pool:
+        wanted = channels if channels != "auto" else _common_channels(source, pool)
+
+        def load(item: Item) -> NDArray[np.uint8] | str:
+            try:
+                return decode(source.read(item), resolution=resolution, channels=wanted, fit=fit)
+            except NotSquare as error:
+                raise DatasetError(
+                    f"{item.name} is not square",
+                    seen=f"{error} pixels",
+                    repair=f"Choose what to do with such images: --fit {' or '.join(get_args(Fit))}",
+                ) from error
+            except (ImageRefused, OSError, zipfile.BadZipFile, RuntimeError) as error:
+                logger.warning("Skipped %s: %s", item.name, error)
+                return error.reason if isinstance(error, ImageRefused) else type(error).__name__
+
+        pixels = _allocate(
+            (len(source.items), wanted, resolution, resolution), scratch, memory_limit
+        )
+        kept: list[int] = []
+        for number, result in enumerate(pool.map(load, source.items)):
+            if isinstance(result, str):
+                skipped[result] += 1
+            else:
+                pixels[len(kept)] = result
+                kept.append(number)
+    if not kept:
+        raise DatasetError(
+            f"{source.name} holds no usable image",
+            seen=", ".join(f"{count} x {reason}" for reason, count in skipped.items()),
+        )
+    labels = None
+    if source.classes:
+        labels = np.array([source.items[number].label for number in kept], np.int64)
+    return Dataset(source.name, pixels[: len(kept)], labels, source.classes, skipped)
+
+
+def _allocate(shape: tuple[int, ...], scratch: Path | None, memory_limit: int) -> NDArray[np.uint8]:
+    size = int(np.prod(shape, dtype=np.int64))
+    if size <= memory_limit:
+        return np.empty(shape, np.uint8)
+    if scratch is None:
+        raise DatasetError(
+            "The images do not fit", seen=f"{size} bytes of pixels, limit {memory_limit}"
+        )
+    scratch.mkdir(parents=True, exist_ok=True)
+    logger.info("The images need %.1f GB: they go to %s", size / 1e9, scratch / "pixels.u8")
+    return np.memmap(scratch / "pixels.u8", np.uint8, "w+", shape=shape)
+
+
+def _common_channels(source: Source, pool: ThreadPoolExecutor) -> int:
+    """1 where every readable image is grey, else 3."""
+
+    def look(item: Item) -> int:
+        try:
+            return channels_of(source.read(item))
+        except (ImageRefused, OSError, zipfile.BadZipFile, RuntimeError):
+            return 1
+
+    return max(pool.map(look, source.items))
+
+
+def _is_image(name: str) -> bool:
+    path = Path(name)
+    hidden = any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def _drop_hidden(folders: list[str]) -> bool:
+    folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+    return True
+
+
+def _escapes(name: str) -> bool:
+    return (
+        name.startswith(("/", "\\"))
+        or ".." in Path(name.replace("\\", "/")).parts
+        or ":" in name[:3]
+    )
+
+
+def _unreadable(error: OSError) -> None:
+    logger.warning("Skipped a folder: %s", error)

@@ -1,0 +1,104 @@
+"""Adversarial losses: pure functions of logits that read like the papers' formulas.
+
+r are the discriminator's logits of reals, f of fakes; every discriminator ends in a raw logit, never a sigmoid.
+On a tree of logits: the mean within a leaf, the sum over leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import relu
+from torch.nn.functional import softplus as sp
+
+from .trees import Tree, leaves
+
+if TYPE_CHECKING:
+    from .system import Batch, Live
+
+Formula = Callable[[Tensor, Tensor], Tensor]  # (r, f) -> one value an element
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """A pair of formulas. relative: only differences of r and f mean something, never their sign."""
+
+    name: str
+    source: str
+    discriminator: Formula
+    generator: Formula
+    relative: bool = False
+
+    def discriminator_objective(self, live: Live, batch: Batch) -> Tensor:
+        return _over_leaves(
+            self.discriminator, live.logits("real", batch), live.logits("fake", batch)
+        )
+
+    def generator_objective(self, live: Live, batch: Batch) -> Tensor:
+        f = live.logits("fake", batch)
+        return _over_leaves(self.generator, live.logits("real", batch) if self.relative else f, f)
+
+
+def _over_leaves(formula: Formula, real: Tree, fake: Tree) -> Tensor:
+    return torch.stack(
+        [formula(r, f).mean() for r, f in zip(leaves(real), leaves(fake), strict=True)]
+    ).sum()
+
+
+MINIMAX = AdversarialLoss(
+    "minimax",
+    "Goodfellow et al. 2014, eq. 1",
+    lambda r, f: sp(-r) + sp(f),
+    lambda r, f: -sp(f),
+)
+NON_SATURATING = AdversarialLoss(
+    "non-saturating",
+    "Goodfellow et al. 2014, section 3",
+    lambda r, f: sp(-r) + sp(f),
+    lambda r, f: sp(-f),
+)
+LEAST_SQUARES = AdversarialLoss(
+    "least-squares",
+    "Mao et al. 2017, eq. 9, a = 0, b = c = 1, without the factor 1/2",
+    lambda r, f: (r - 1).square() + f.square(),
+    lambda r, f: (f - 1).square(),
+)
+HINGE = AdversarialLoss(
+    "hinge",
+    "Lim and Ye 2017",
+    lambda r, f: relu(1 - r) + relu(1 + f),
+    lambda r, f: -f,
+)
+WASSERSTEIN = AdversarialLoss(
+    "wasserstein",
+    "Arjovsky et al. 2017, eq. 3",
+    lambda r, f: f - r,
+    lambda r, f: -f,
+    relative=True,
+)
+RELATIVISTIC = AdversarialLoss(
+    "relativistic",
+    "Jolicoeur-Martineau 2018; paired as in Huang et al. 2024 (R3GAN)",
+    lambda r, f: sp(-(r - f)),
+    lambda r, f: sp(-(f - r)),
+    relative=True,
+)
+LOSSES = {
+    loss.name: loss
+    for loss in (NON_SATURATING, MINIMAX, LEAST_SQUARES, HINGE, WASSERSTEIN, RELATIVISTIC)
+}
+
+
+@torch.no_grad()
+def accuracy(loss: AdversarialLoss, real: Tree, fake: Tree) -> tuple[float, float]:
+    """Shares of reals and of fakes that the discriminator tells right: by sign, or for relative losses by pairs."""
+    pairs = list(zip(leaves(real), leaves(fake), strict=True))
+    if loss.relative:
+        right = torch.stack([(r > f).float().mean() for r, f in pairs]).mean().item()
+        return right, right
+    real_right = torch.stack([(r > 0).float().mean() for r, _ in pairs]).mean().item()
+    return real_right, torch.stack([(f < 0).float().mean() for _, f in pairs]).mean().item()

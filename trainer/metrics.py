@@ -1,0 +1,95 @@
+"""Coverage and density (Naeem et al. 2020), overall and within each class, and the default metric of images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..runtime.generator import draw_field
+from .data import Dataset
+from .features import RandomFeatures, embed
+from .system import Graph, Live, Metric
+
+K = 5
+
+
+def coverage_and_density(real: Tensor, fake: Tensor, k: int = K) -> tuple[float, float]:
+    """Naeem et al. 2020, eqs. 5 and 6, on features [N, F] and [M, F].
+
+    coverage: share of reals with a fake within the distance of their k-th nearest real. density: fakes in a
+    real's ball, over k; near 1 for fakes distributed as the reals.
+    """
+    k = min(k, len(real) - 1)
+    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # (N,), the nearest is itself
+    inside = torch.cdist(real, fake) < radius[:, None]  # (N, M)
+    coverage = inside.any(1).float().mean().item()
+    density = inside.float().sum(0).mean().item() / k
+    return coverage, density
+
+
+def coverage_within(
+    real: Tensor, fake: Tensor, real_labels: Tensor, fake_labels: Tensor, k: int = K
+) -> dict[int, float]:
+    """Coverage of each class by the fakes of that class; classes of fewer than k + 1 reals are left out."""
+    within = {}
+    for label in real_labels.unique().tolist():
+        ours, theirs = real[real_labels == label], fake[fake_labels == label]
+        if len(ours) > k:
+            within[label] = coverage_and_density(ours, theirs, k)[0] if len(theirs) else 0.0
+    return within
+
+
+class Coverage:
+    """Coverage of the averaged generator's samples, as a fraction of what other reals reach.
+
+    The same latents, labels and reals at every reading: the first `count` samples of seed 0 of the latent
+    stream, and a fixed choice of the data.
+    """
+
+    def __init__(self, data: Dataset, graph: Graph, device: torch.device, count: int = 512) -> None:
+        self._graph = graph
+        count = max(2, min(count, len(data) // 2))
+        rows = torch.linspace(0, len(data) - 1, 2 * count).long()
+        self._features = RandomFeatures(data.info.channels).to(device)
+        images = embed(self._features, data.images(rows, device))
+        self._real, other = images[0::2], images[1::2]
+        self.real_to_real = max(coverage_and_density(self._real, other)[0], 1e-6)
+        self._inputs = {
+            field.name: torch.from_numpy(draw_field(field, 0, range(count))).to(device)
+            for field in graph.inputs
+        }
+        self._labels = None
+        if graph.classes and data.labels is not None:
+            labels = torch.from_numpy(data.labels)[rows].to(device)
+            self._labels, other_labels = labels[0::2], labels[1::2]
+            self._within = coverage_within(self._real, other, self._labels, other_labels)
+
+    def metric(self) -> Metric:
+        return Metric("coverage", self.measure, good=(0.7, float("inf")))
+
+    @torch.no_grad()
+    def measure(self, live: Live) -> dict[str, float]:
+        """coverage and density; with classes also `class_coverage`, the mean of the fractions within each."""
+        fakes = run_averaged(self._graph, live, self._inputs)
+        seen = embed(self._features, fakes)
+        coverage, density = coverage_and_density(self._real, seen)
+        values = {"coverage": coverage / self.real_to_real, "density": density}
+        if self._labels is not None:
+            within = coverage_within(self._real, seen, self._labels, self._inputs["label"])
+            fractions = [value / max(self._within.get(c, 0.0), 1e-6) for c, value in within.items()]
+            fractions = [min(fraction, 2.0) for fraction in fractions]
+            values["class_coverage"] = sum(fractions) / max(len(fractions), 1)
+            values["worst_class_coverage"] = min(fractions, default=0.0)
+        return values
+
+
+@torch.no_grad()
+def run_averaged(graph: Graph, live: Live, inputs: dict[str, Tensor], chunk: int = 64) -> Tensor:
+    """The graph's main output for all inputs, by the averaged networks, some at a time."""
+    module = graph.build(live.averaged)
+    count = len(next(iter(inputs.values())))
+    parts = []
+    for start in range(0, count, chunk):
+        output = module(*(inputs[field.name][start : start + chunk] for field in graph.inputs))
+        parts.append(output if isinstance(output, Tensor) else output[0])
+    return torch.cat(parts)

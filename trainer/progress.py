@@ -1,0 +1,96 @@
+"""What a run tells while it goes on: a status for the caller, TensorBoard, and the sheet of fixed latents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..runtime.generator import draw_field
+from ..runtime.images import Pixels, grid, quantize, save
+from ..runtime.signature import class_count
+from .engine import Training
+from .metrics import run_averaged
+from .run_folder import RunFolder
+
+SHEET_COLUMNS, SHEET_ROWS = 10, 8
+
+
+@dataclass
+class Status:
+    """One moment of a run. losses and accuracy are means of the last readings; metric is the first one's value."""
+
+    step: int
+    steps: int
+    images: int
+    images_per_second: float
+    seconds_left: float
+    values: dict[str, float] = field(default_factory=dict)
+    metric: tuple[str, float] | None = None
+
+
+class Speed:
+    """Steps a second, over the last half minute or so."""
+
+    def __init__(self, step: int) -> None:
+        self._marks = [(time.monotonic(), step)]
+
+    def mark(self, step: int) -> float:
+        now = time.monotonic()
+        self._marks.append((now, step))
+        while len(self._marks) > 2 and now - self._marks[1][0] > 30:
+            self._marks.pop(0)
+        begin, first = self._marks[0]
+        return (step - first) / max(now - begin, 1e-9)
+
+
+class Sheet:
+    """Images of the same latents at every reading: one column a class, or SHEET_COLUMNS columns.
+
+    The latents are those of the latent stream for the run's seed, so `gan sample --seed` shows the same ones.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        inputs = training.graph.inputs
+        label = next((entry for entry in inputs if entry.kind == "label"), None)
+        self.columns = min(class_count(label), 40) if label else SHEET_COLUMNS
+        count = self.columns * SHEET_ROWS
+        values = {
+            entry.name: draw_field(entry, training.config.seed, range(count)) for entry in inputs
+        }
+        if label:
+            values[label.name] = np.arange(count, dtype=np.int64) % self.columns
+        self._inputs = {name: torch.from_numpy(v).to(training.device) for name, v in values.items()}
+
+    def draw(self) -> Pixels:
+        images = run_averaged(self._training.graph, self._training, self._inputs)
+        return grid(quantize(images.cpu().numpy()), self.columns)
+
+
+class Journal:
+    """Writes readings to metrics.jsonl and TensorBoard, and sheets to samples/ and TensorBoard."""
+
+    def __init__(self, folder: RunFolder, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder = folder
+        folder.cut_metrics(step)
+        folder.samples.mkdir(exist_ok=True)
+        self._board: Any = SummaryWriter(str(folder.tensorboard), purge_step=step or None)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._folder.append_metrics({"step": step, **values})
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def sheet(self, step: int, image: Pixels) -> None:
+        save(image, self._folder.samples / f"{step:07d}.png")
+        self._board.add_image("samples", image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._board.close()

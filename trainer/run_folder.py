@@ -1,0 +1,109 @@
+"""The folder of one run: its lock, its names, its metrics.jsonl, and the choice between new, resumed and finished.
+
+model.pt        the checkpoint, replaced whole
+best.pt         the one with the best first metric
+metrics.jsonl   one line a reading
+samples/        the fixed latents' images as training goes on
+tensorboard/    the same numbers and pictures
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import CheckpointError
+from ..runtime.files import atomic_file
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """Paths and small files of a run. Makes the folder; touches nothing in it until asked to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint, self.best = path / "model.pt", path / "best.pt"
+        self.metrics, self.samples = path / "metrics.jsonl", path / "samples"
+        self.tensorboard, self.scratch = path / "tensorboard", path / "data"
+
+    def make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"The run folder {self.path} cannot be made",
+                seen=f"{error}",
+                repair="Choose another with --out",
+            ) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against other processes; `CheckpointError` where one holds it already."""
+        try:
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise CheckpointError(
+                f"The run folder {self.path} cannot be written",
+                seen=f"{error}",
+                repair="Choose another with --out",
+            ) from error
+        try:
+            if not _lock(descriptor):
+                raise CheckpointError(
+                    f"{self.path} is in use",
+                    seen="Another process trains in it",
+                    repair="Wait for it, or choose another folder with --out",
+                )
+            yield
+        finally:
+            os.close(descriptor)
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=True) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the lines after `step`: a resumed run writes them again."""
+        if not self.metrics.exists():
+            return
+        kept = [
+            line for line in self.metrics.read_bytes().splitlines(True) if _step_of(line) <= step
+        ]
+        with atomic_file(self.metrics) as file:
+            file.writelines(kept)
+
+
+def choose_folder(out: Path | None, default_name: str, *, force: bool) -> RunFolder:
+    """The folder for this command: `out`, or runs/NAME; with `force` the next free one beside it."""
+    folder = RunFolder(out or RUNS / default_name)
+    number = 2
+    while force and folder.checkpoint.exists():
+        base = out or RUNS / default_name
+        folder = RunFolder(base.with_name(f"{base.name}-{number}"))
+        number += 1
+    return folder
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks, the folder goes unguarded
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a line; infinity for one cut short by a kill."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
