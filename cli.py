@@ -21,7 +21,8 @@ except ModuleNotFoundError:
 if TYPE_CHECKING:
     from .export import Report
     from .runtime import Generator
-    from .trainer.train import Plan, Status
+    from .trainer.progress import Status
+    from .trainer.train import Plan
 
 
 class Group(TyperGroup):
@@ -145,7 +146,7 @@ def train(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Training steps. Default: 1,500 for the digits, else 25,000.",
+            help="Training steps. Default: 2,500 for the digits, else 25,000.",
             rich_help_panel=HOW,
             show_default=False,
         ),
@@ -196,7 +197,7 @@ def train(
     ema_decay: Annotated[
         float | None,
         typer.Option(
-            help="Decay a step of the generator's average. Default: 0.999, below 2,000 steps 0.99.",
+            help="Decay a step of the generator's average. Default: 1 - 15 / steps, from 0.99 to 0.999.",
             rich_help_panel=HOW,
             show_default=False,
         ),

@@ -66,7 +66,7 @@ def remove_parametrizations(module: nn.Module) -> None:
     """Bake spectral norm, weight norm and their like into plain weights."""
     for part in module.modules():
         if parametrize.is_parametrized(part):
-            for name in list(part.parametrizations):  # type: ignore[arg-type, union-attr]
+            for name in list(part.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(part, name, leave_parametrized=True)
 
 
@@ -97,12 +97,6 @@ def _check_same(field: Field, alone: Tensor, within: Tensor) -> None:
             seen=f"{list(alone.shape)} alone, {list(within.shape)} within a batch, signature {list(field.shape)}",
             repair="Mend the field's shape in the system's graphs()",
         )
-    if not torch.isfinite(within).all():
-        raise ExportError(
-            f"Output {field.name} is not finite",
-            seen="NaN or infinity in torch already",
-            repair="Train on from an older checkpoint, such as best.pt",
-        )
     low, high = field.range or (-1.0, 1.0)
     worst = (alone.double() - within.double()).abs().max().item() / (high - low)
     if worst > ISOLATION_LIMIT:
@@ -128,6 +122,13 @@ def _run(source: Source, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
             "The generator gives another number of outputs than its signature says",
             seen=f"{len(outputs)}, not {len(source.signature.outputs)}",
         )
+    for field, output in zip(source.signature.outputs, outputs, strict=True):
+        if not torch.isfinite(output).all():
+            raise ExportError(
+                f"Output {field.name} is not finite",
+                seen="NaN or infinity in torch already",
+                repair="Train on from an older checkpoint, such as best.pt",
+            )
     return outputs
 
 

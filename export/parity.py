@@ -43,7 +43,7 @@ def measure_parity(
         after = final.run(inputs, [field.name for field in signature.outputs])
         for i, field in enumerate(signature.outputs):
             row = compare(field, batch, truth[i], before[i], after[i])
-            _check_row(row)
+            check_row(row)
             rows.append(row)
     return tuple(rows)
 
@@ -77,7 +77,7 @@ def compare(field: Field, batch: int, truth: Array, before: Array, after: Array)
     )
 
 
-def _check_row(row: ParityRow) -> None:
+def check_row(row: ParityRow) -> None:
     bytes_differ = row.step is not None and (row.step > MAX_STEP or (row.share or 0.0) > MAX_SHARE)
     if not row.max_abs <= MAX_ABS or bytes_differ:
         seen = (

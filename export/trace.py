@@ -75,7 +75,7 @@ def export_program(
             external_data=False,
             verbose=False,
         )
-    assert program is not None
+    assert program is not None and program.exported_program is not None
     check_ranges(program.exported_program.range_constraints)
     return program
 

@@ -1,0 +1,276 @@
+"""The gate as a whole: proven files of both systems, and a planted fault for each step, which leaves no file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from gan.export import export, gate
+from gan.export import graph as graphs
+from gan.export.module import load_source
+from gan.export.parity import BATCHES
+from gan.export.trace import export_program
+from gan.runtime import (
+    CheckpointError,
+    ExportError,
+    Generator,
+    InputError,
+    ModelFileError,
+    ParityError,
+)
+from gan.runtime.generator import draw_field
+from gan.runtime.golden import Golden
+from gan.runtime.model_file import ModelFile
+from gan.trainer import Checkpoint
+
+Make = Callable[..., Path]
+Plant = Callable[..., tuple[Path, str]]
+
+
+@pytest.fixture
+def traced_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace in this process: the tests that need the fresh one do not ask for this."""
+
+    def trace(
+        work: Path, *, checkpoint: Path, graph: str, system_file: str | None, opset: int
+    ) -> Path:
+        source = load_source(
+            Checkpoint.load(checkpoint), graph=graph, system_file=system_file, accept_changed=True
+        )
+        names = [field.name for field in source.signature.inputs]
+        outputs = [field.name + "_float" for field in source.signature.outputs]
+        program = export_program(source.module, tuple(source.inputs(3)), names, outputs, opset)
+        program.save(str(work / "traced.onnx"), external_data=False)
+        return work / "traced.onnx"
+
+    monkeypatch.setattr(gate, "trace", trace)
+
+
+SYSTEMS: list[tuple[str, dict[str, Any]]] = [
+    ("cgan", {"width": 4}),
+    ("dcgan", {"width": 4, "labels": False}),
+    ("dcgan", {"width": 4, "up": "resize"}),
+]
+
+
+@pytest.mark.parametrize(("system", "given"), SYSTEMS)
+def test_a_system_is_proven_at_every_batch_size(
+    system: str, given: dict[str, Any], make_checkpoint: Make, tmp_path: Path, traced_here: None
+) -> None:
+    checkpoint, file = make_checkpoint(system, **given), tmp_path / "model.onnx"
+    source = load_source(Checkpoint.load(checkpoint), graph=None, system_file=None)
+    assert source.run(source.inputs(64))[0].std().item() >= 0.3  # else parity would prove little
+    report = export(checkpoint, file)
+    assert [row.batch for row in report.rows] == [*BATCHES, 64]
+    assert all(
+        row.max_abs <= 1e-4 and row.step is not None and row.step <= 1 for row in report.rows
+    )
+    assert report.exactness.across_batches
+
+    generator = Generator(file, device="cpu")
+    assert generator.verify() == "exact"
+    fields = source.signature.inputs
+    drawn = [torch.from_numpy(draw_field(field, 7, range(11))) for field in fields]
+    truth = source.run(drawn)[0].double().numpy()  # our own formula again, in float64
+    expected = np.rint(np.clip(127.5 * truth + 127.5, 0, 255)).transpose(0, 2, 3, 1)
+    assert np.abs(generator.sample(11, seed=7).astype(int) - expected).max() <= 1
+
+
+def test_the_fresh_process_writes_the_same_bytes_twice_and_no_path(
+    make_checkpoint: Make, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint("cgan", width=4)
+    export(checkpoint, tmp_path / "a.onnx")
+    export(checkpoint, tmp_path / "b.onnx")
+    data = (tmp_path / "a.onnx").read_bytes()
+    assert data == (tmp_path / "b.onnx").read_bytes()
+    for secret in (str(Path.home()), str(tmp_path), str(checkpoint.parent), ".py", "stack_trace"):
+        assert secret.encode() not in data
+    model = onnx.load_from_string(data)
+    assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 0  # folded
+    assert {path.name for path in tmp_path.iterdir()} == {"a.onnx", "b.onnx"}
+
+
+def test_float_output_is_clipped_nchw(
+    make_checkpoint: Make, tmp_path: Path, traced_here: None
+) -> None:
+    export(make_checkpoint("cgan", width=4), tmp_path / "float.onnx", image="float")
+    generator = Generator(tmp_path / "float.onnx", device="cpu")
+    images = generator.sample(3, seed=0)
+    assert images.shape == (3, 3, 8, 8) and images.dtype == np.float32
+    assert np.abs(images).max() <= 1
+    assert generator.verify() == "exact"
+
+
+FAULTS = {
+    "random numbers in forward": ("x = x + torch.randn_like(x)", "pass", "random numbers"),
+    "dropout left on": ("x = F.dropout(x, 0.5, training=True)", "pass", "random numbers"),
+    "batch statistics": ("x = F.batch_norm(x, None, None, training=True)", "pass", "other samples"),
+    "a branch on a small batch": ("x = x * 2 if z.shape[0] > 4 else x", "pass", "other samples"),
+    "a fixed-batch buffer": (
+        "x = x + self.noise",
+        'self.register_buffer("noise", torch.randn(4, 1, 1, 1), persistent=False)',
+        "fails on a batch",
+    ),
+    "not a number": ("x = x / 0 * 0", "pass", "not finite"),
+    "another shape": ("x = x[:, :, :4]", "pass", "another shape"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_named_before_any_trace(
+    fault: str, planted: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trace(*_: object, **__: object) -> Path:
+        raise AssertionError("traced")
+
+    monkeypatch.setattr(gate, "trace", trace)
+    forward, init, said = FAULTS[fault]
+    checkpoint, file = planted(forward, init)
+    with pytest.raises(ExportError, match=said):
+        export(checkpoint, tmp_path / "model.onnx", system_file=file, accept_changed_system=True)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_branch_on_a_large_batch_is_named_by_the_fresh_process(
+    planted: Plant, tmp_path: Path
+) -> None:
+    checkpoint, file = planted("x = x * 2 if z.shape[0] > 16 else x")
+    with pytest.raises(ExportError, match="only some batch sizes"):
+        export(checkpoint, tmp_path / "model.onnx", system_file=file, accept_changed_system=True)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_batch_size_that_was_traced_in_is_named_by_the_fresh_process(
+    planted: Plant, tmp_path: Path
+) -> None:
+    checkpoint, file = planted("x = torch.cat([x[i : i + 1] for i in range(z.shape[0])])")
+    with pytest.raises(ExportError, match="static shape"):
+        export(checkpoint, tmp_path / "model.onnx", system_file=file, accept_changed_system=True)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_system_of_ones_own_is_exported_with_its_file(
+    planted: Plant, tmp_path: Path, traced_here: None
+) -> None:
+    checkpoint, file = planted()
+    export(checkpoint, tmp_path / "model.onnx", system_file=file)
+    content = ModelFile.read(tmp_path / "model.onnx").section("system")
+    assert content["name"] == "planted" and content["file"] == "planted.py"
+    assert len(content["sha256"]) == 64
+
+
+def test_a_system_file_that_is_missing_or_changed_is_refused(
+    planted: Plant, tmp_path: Path
+) -> None:
+    checkpoint, file = planted()
+    with pytest.raises(CheckpointError, match="Add --system planted"):
+        export(checkpoint, tmp_path / "model.onnx")
+    Path(file).write_text(Path(file).read_text() + "# changed")
+    with pytest.raises(CheckpointError, match="--accept system"):
+        export(checkpoint, tmp_path / "model.onnx", system_file=file)
+
+
+def test_weights_changed_between_trace_and_check_are_refused(
+    make_checkpoint: Make, tmp_path: Path, traced_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove = gate._prove
+
+    def changed(source: Any, *rest: Any) -> Any:
+        with torch.no_grad():
+            next(source.module.parameters()).mul_(1.01)
+        return prove(source, *rest)
+
+    monkeypatch.setattr(gate, "_prove", changed)
+    with pytest.raises(ParityError, match="disagree"):
+        export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_graph_changed_while_the_report_is_embedded_is_refused(
+    make_checkpoint: Make, tmp_path: Path, traced_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = graphs.embed
+    calls: list[int] = []
+
+    def tamper(model: onnx.ModelProto, sections: Any) -> None:
+        embed(model, sections)
+        calls.append(1)
+        if len(calls) == 2:
+            model.graph.name = "another"
+
+    monkeypatch.setattr(graphs, "embed", tamper)
+    with pytest.raises((ExportError, ModelFileError), match="changed"):
+        export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_golden_sample_that_is_not_reproduced_is_refused(
+    make_checkpoint: Make, tmp_path: Path, traced_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Golden.record
+
+    def wrong(outputs: Any) -> Golden:
+        golden = record(outputs)
+        return dataclasses.replace(golden, values=golden.values ^ 0x40, digest="0" * 64)
+
+    monkeypatch.setattr(Golden, "record", wrong)
+    with pytest.raises(ParityError, match="golden sample"):
+        export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_existing_file_is_kept_unless_asked(
+    make_checkpoint: Make, tmp_path: Path, traced_here: None
+) -> None:
+    checkpoint, file = make_checkpoint("dcgan", width=4), tmp_path / "model.onnx"
+    file.write_bytes(b"mine")
+    with pytest.raises(InputError, match="--force"):
+        export(checkpoint, file)
+    assert file.read_bytes() == b"mine"
+    export(checkpoint, file, overwrite=True)
+    assert Generator(file, device="cpu").verify() == "exact"
+
+
+def test_a_failure_keeps_the_earlier_file(planted: Plant, tmp_path: Path) -> None:
+    checkpoint, system = planted("x = x + torch.randn_like(x)")
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"mine")
+    with pytest.raises(ExportError):
+        export(checkpoint, file, system_file=system, accept_changed_system=True, overwrite=True)
+    assert file.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"opset": 9}, "opset"),
+        ({"max_batch": 0}, "largest batch"),
+        ({"graph": "nothing"}, "no such graph"),
+    ],
+)
+def test_a_wrong_request_is_refused(
+    wrong: dict[str, Any], said: str, make_checkpoint: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx", **wrong)
+
+
+@pytest.mark.parametrize("target", ["missing/model.onnx", "."])
+def test_a_target_that_cannot_be_written_is_refused(
+    target: str, make_checkpoint: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        export(make_checkpoint("dcgan", width=4), tmp_path / target)
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        export(tmp_path / "model.pt", tmp_path / "model.onnx")
