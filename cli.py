@@ -660,10 +660,13 @@ class StatusLine:
     """One live line on a terminal; a line every ten seconds elsewhere."""
 
     def __init__(self) -> None:
-        self._live, self._width, self._last = sys.stderr.isatty(), 0, 0.0
+        self._live, self._width, self._last, self._step = sys.stderr.isatty(), 0, 0.0, -1
 
     def show(self, status: Status) -> None:
         text = status_text(status)
+        if status.step == self._step:
+            return
+        self._step = status.step
         if self._live:
             sys.stderr.write("\r" + text.ljust(self._width))
             self._width = len(text)

@@ -16,7 +16,6 @@ from .system import DataInfo, Options, System
 from .systems import SystemSource
 
 Plain = int | float | str | bool | None
-SHORT_RUN_STEPS = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +166,8 @@ def check_type(name: str, value: Any, hint: Any) -> Plain:
 
 
 def default_ema_decay(steps: int) -> float:
-    """0.99 for a short run, 0.999 for any other."""
-    return 0.99 if steps < SHORT_RUN_STEPS else 0.999
+    """1 - 15 / steps, within 0.99 and 0.999: an average over about the last 7 % of a short run."""
+    return min(max(1.0 - 15.0 / steps, 0.99), 0.999)
 
 
 def check_steps(steps: Any) -> int:

@@ -19,9 +19,14 @@ class MinibatchDeviation(nn.Module):
 
 
 def initialise_dcgan(module: nn.Module) -> None:
-    """N(0, 0.02) for weights, N(1, 0.02) for batch norm's gains (Radford et al. 2016, section 4)."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)):
+    """N(0, 0.02) for weights, N(1, 0.02) for batch norm's gains (Radford et al. 2016, section 4).
+
+    Embeddings keep N(0, 1): a class is an input, like z.
+    """
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)

@@ -30,7 +30,7 @@ from .system import Metric, System
 
 logger = logging.getLogger("gan.trainer")
 
-DEFAULT_STEPS, DEFAULT_DIGITS_STEPS = 25_000, 1_500
+DEFAULT_STEPS, DEFAULT_DIGITS_STEPS = 25_000, 2_500
 LOG_EVERY, CHECKPOINT_SECONDS = 50, 120.0
 
 
@@ -87,6 +87,10 @@ class Plan:
 def plan(request: Request) -> Plan:
     """Resolve a request, reading the data but training nothing. Raises any `GanError`."""
     device = choose_device(request.device)
+    if request.minutes is not None and not 0 < request.minutes < 1e7:
+        raise InputError(
+            "The minutes were refused", seen=f"{request.minutes}", repair="Give a number above 0"
+        )
     classes = open_source(request.data).classes
     default = systems.DEFAULT_LABELLED if classes else systems.DEFAULT
     kind, source = systems.load(request.system or default)
@@ -348,10 +352,6 @@ def choose_device(name: str) -> torch.device:
 
 def steps_in(minutes: float, seconds_a_step: float) -> int:
     """Steps that fit in so many minutes, at least one."""
-    if not 0 < minutes < 1e7:
-        raise InputError(
-            "The minutes were refused", seen=f"{minutes}", repair="Give a number above 0"
-        )
     return max(1, int(minutes * 60 / max(seconds_a_step, 1e-6)))
 
 

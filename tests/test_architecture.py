@@ -1,0 +1,81 @@
+"""Dependencies point one way: cli -> export -> trainer -> runtime; the runtime knows neither torch nor onnx."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "runtime": {
+        "torch",
+        "onnx",
+        "onnxscript",
+        "tensorboard",
+        "typer",
+        "gan.trainer",
+        "gan.export",
+        "gan.cli",
+    },
+    "trainer": {"typer", "onnx", "onnxruntime", "onnxscript", "gan.export", "gan.cli"},
+    "export": {"typer", "gan.cli"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of everything a file imports, at its top or inside its functions."""
+    package = ["gan", *path.relative_to(ROOT).parts[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {name} | {f"{name}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_a_folder_imports_nothing_from_above(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        for name in imports(path):
+            parts = name.split(".")
+            prefixes = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
+            assert not prefixes & FORBIDDEN[folder], f"{path} imports {name}"
+
+
+def test_the_commands_import_heavy_packages_only_inside() -> None:
+    tree = ast.parse((ROOT / "cli.py").read_text())
+    top = {
+        n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.module and not n.level
+    }
+    top |= {alias.name for n in tree.body if isinstance(n, ast.Import) for alias in n.names}
+    assert not top & {"numpy", "PIL", "torch", "onnx", "onnxruntime"}
+
+
+def test_only_its_own_file_knows_a_system_by_name() -> None:
+    names = {path.stem for path in (ROOT / "trainer" / "systems").glob("*.py")} - {"__init__"}
+    assert names
+    for folder in ("runtime", "trainer", "export"):
+        for path in (ROOT / folder).glob("*.py"):
+            text = path.read_text()
+            tree = ast.parse(text)
+            strings = {
+                n.value
+                for n in ast.walk(tree)
+                if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            }
+            assert not names & strings, f"{path} names {names & strings}"
+            assert not imports(path) & {f"gan.trainer.systems.{name}" for name in names}, path
+
+
+def test_libraries_do_not_print() -> None:
+    for folder in FORBIDDEN:
+        for path in (ROOT / folder).rglob("*.py"):
+            calls = [
+                n.func for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)
+            ]
+            assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], path

@@ -1,0 +1,296 @@
+"""The command, as a user types it: output, exit codes, and nothing overwritten or half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from gan.cli import app
+
+runner = CliRunner()
+SMALL = ["--resolution", "8", "--set", "width=4", "--batch-size", "4", "--threads", "1"]
+
+
+def gan(*arguments: str | Path, code: int = 0) -> str:
+    """Run the command in this process; its output, after its exit code is checked."""
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    if code:
+        assert "Traceback" not in result.output
+    return result.output
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "pets"
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        folder = root / ("cat", "dog")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two steps."""
+    out = tmp_path_factory.mktemp("runs") / "pets"
+    output = gan("train", photos, *SMALL, "--steps", "2", "--out", out)
+    assert f"Trained 2 steps: {out}/model.pt" in output and f"gan export {out}/model.pt" in output
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Path:
+    """That run, exported."""
+    path = run / "model.onnx"
+    output = gan("export", run / "model.pt", path)
+    assert "8/8" in output and "Same bytes in batches of 1, 2, 3, 8, 64: yes" in output
+    rows = [line.split() for line in output.splitlines() if line.strip().startswith("image ")]
+    assert [row[1] for row in rows] == ["1", "2", "3", "5", "8", "64"]
+    return path
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['gan', '--help']\n"
+        "from gan.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["train", "export", "sample", "inspect", "doctor"])
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    output = gan(command, "--help")
+    assert "Example: gan " + command in " ".join(output.split())
+
+
+def test_version_is_the_distributions() -> None:
+    import importlib.metadata
+
+    assert gan("--version").strip() == importlib.metadata.version("gan-toolchain")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--no-such-option"],
+        ["train", "--steps", "1", "--minutes", "1"],
+        ["train", "--steps", "many"],
+        ["train", "--fit", "squeeze"],
+        ["sample", "model.onnx"],
+        ["sample", "model.onnx", "--out", "a", "--grid", "b.png"],
+        ["sample", "model.onnx", "--out", "a", "--by-class"],
+        ["sample", "model.onnx", "--grid", "b.png", "--count", "0"],
+        ["export", "model.pt"],
+        ["nothing"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    gan(*arguments, code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "nowhere"], "no such file or folder"),
+        (["train", "--system", "biggan"], "Choose one of cgan, dcgan"),
+        (["train", "--system", "nowhere.py"], "Check the path"),
+        (["train", "--loss", "magic"], "Choose one of non-saturating"),
+        (["train", "--resolution", "30"], "four|4, 5, 6 or 7 times"),
+        (["train", "--set", "widht=3"], "Its settings are"),
+        (["train", "--set", "width=-3"], "above 0"),
+        (["train", "--seed", "-1"], "0 to 2^64 - 1"),
+        (["train", "--device", "tpu"], "auto, cpu, cuda"),
+        (["train", "--system", "cgan", "--no-labels"], "needs labels"),
+        (["train", "--minutes", "-1"], "above 0"),
+        (["export", "nowhere.pt", "model.onnx"], "Check the path"),
+        (["sample", "nowhere.onnx", "--grid", "g.png"], "Check the path"),
+        (["inspect", "nowhere"], "Check the path"),
+    ],
+)
+def test_an_error_is_one_line_that_says_the_repair_and_exits_with_1(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in gan(*arguments, code=1).splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("gan: ")
+    assert any(part in lines[0] for part in said.split("|"))
+    assert not list(tmp_path.rglob("*.p[nt]*"))
+
+
+def test_dry_run_prints_everything_and_trains_nothing(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    output = gan("train", photos, *SMALL, "--loss", "hinge", "--out", out, "--dry-run")
+    values = dict(
+        line.split(None, 1) for line in output.splitlines() if len(line.split(None, 1)) == 2
+    )
+    assert values["system"] == "cgan" and values["loss"] == "hinge" and values["resolution"] == "8"
+    assert values["width"] == "4" and values["steps"] == "25000" and values["classes"] == "2"
+    assert not out.exists()
+
+
+def test_a_finished_run_says_so_and_exits_with_0(photos: Path, run: Path) -> None:
+    before = (run / "model.pt").read_bytes()
+    output = gan("train", photos, *SMALL, "--steps", "2", "--out", run)
+    assert "is finished (2 steps)" in output
+    assert (run / "model.pt").read_bytes() == before
+
+
+def test_other_settings_are_named_on_resume(photos: Path, run: Path) -> None:
+    output = gan("train", photos, *SMALL, "--loss", "hinge", "--out", run, code=1)
+    assert "loss non-saturating (now hinge)" in output and "--accept loss" in output
+
+
+def test_force_starts_anew_beside_the_old(photos: Path, run: Path) -> None:
+    gan("train", photos, *SMALL, "--steps", "1", "--out", run, "--force")
+    assert (run.with_name("pets-2") / "model.pt").exists()
+
+
+def test_without_out_a_run_lives_under_runs(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gan("train", photos, *SMALL, "--steps", "1", "--system", "dcgan", "--no-labels")
+    run = tmp_path / "runs" / "dcgan-pets"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss/D", "loss/G", "accuracy/real", "gradient/G"} <= set(rows[0])
+    assert list((run / "samples").iterdir()) and list((run / "tensorboard").iterdir())
+
+
+def test_an_interrupted_run_saves_and_exits_with_128_and_the_signal(
+    photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "gan.cli", "train", str(photos), *SMALL, "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--steps", "1000000", "--measure-every", "1000000", "--sample-every", "1000000"],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    while "step" not in process.stderr.readline():
+        pass
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "stopped at step" in said and "the same command continues" in said
+    assert (out / "model.pt").exists()
+
+
+def test_export_never_overwrites_unasked(run: Path, model: Path) -> None:
+    before = model.read_bytes()
+    assert "--force" in gan("export", run / "model.pt", model, code=1)
+    assert model.read_bytes() == before
+
+
+def test_sample_writes_one_file_an_image(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    gan("sample", model, "--count", "5", "--seed", "3", "--out", out)
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [f"{i:06d}.png" for i in range(5)]
+    from gan.runtime import Generator
+
+    expected = Generator(model, device="cpu").sample(5, seed=3)
+    assert all((pixels(out / n) == image).all() for n, image in zip(names, expected, strict=True))
+    assert "--force" in gan("sample", model, "--count", "1", "--seed", "4", "--out", out, code=1)
+    assert (pixels(out / names[0]) == expected[0]).all()
+    gan(
+        "sample",
+        model,
+        "--count",
+        "2",
+        "--seed",
+        "3",
+        "--start",
+        "5",
+        "--format",
+        "webp",
+        "--out",
+        out,
+    )
+    assert (out / "000006.webp").exists()
+
+
+def test_sample_draws_a_grid_of_one_class_or_a_column_each(model: Path, tmp_path: Path) -> None:
+    gan(
+        "sample",
+        model,
+        "--grid",
+        tmp_path / "dog.png",
+        "--seed",
+        "0",
+        "--label",
+        "dog",
+        "--count",
+        "4",
+    )
+    assert pixels(tmp_path / "dog.png").shape == (2 * 8 + 2, 2 * 8 + 2, 3)
+    gan("sample", model, "--grid", tmp_path / "all.png", "--seed", "0", "--by-class")
+    assert pixels(tmp_path / "all.png").shape == (8 * 8 + 7 * 2, 2 * 8 + 2, 3)
+    output = gan("sample", model, "--grid", tmp_path / "cow.png", "--label", "cow", code=1)
+    assert "one of: cat, dog" in output and not (tmp_path / "cow.png").exists()
+    assert "Use one of .png" in gan("sample", model, "--grid", tmp_path / "a.gif", code=1)
+    assert "This model has none" in gan(
+        "sample", model, "--grid", tmp_path / "a.png", "--truncation", "1", code=1
+    )
+
+
+def test_cuda_is_never_silently_the_cpu(model: Path, tmp_path: Path) -> None:
+    output = gan("sample", model, "--grid", tmp_path / "a.png", "--device", "cuda", code=1)
+    assert "gan-toolchain[cuda]" in output and not (tmp_path / "a.png").exists()
+
+
+def test_inspect_shows_a_model(model: Path) -> None:
+    content = json.loads(gan("inspect", model, "--json"))
+    assert content["signature"]["classes"] == ["cat", "dog"]
+    assert content["training"]["step"] == 2 and content["parity"]["rows"][0]["batch"] == 1
+    assert "classes: [cat, dog]" in gan("inspect", model)
+
+
+def test_inspect_shows_a_checkpoint(run: Path) -> None:
+    content = json.loads(gan("inspect", run / "model.pt", "--json"))
+    assert content["finished"] and content["progress"]["step"] == 2
+    assert content["config"]["system"]["name"] == "cgan" and content["parameters"]["G"] > 0
+    assert "resolution: 8" in gan("inspect", run / "model.pt")
+
+
+def test_doctor_lists_what_is_here_and_fails_where_cuda_is_wanted() -> None:
+    assert "onnxruntime" in gan("doctor")
+    findings = {finding["name"]: finding for finding in json.loads(gan("doctor", "--json"))}
+    assert findings["CPU"]["ok"] is True
+    if findings["CUDA"]["ok"] is not True:
+        assert "FAULT CUDA" in " ".join(gan("doctor", "--device", "cuda", code=1).split())
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name in ("torch", "onnxruntime") else find(name),
+    )
+    assert "pip install 'gan-toolchain[train,cpu]'" in gan("train", code=1)
+    assert "gan-toolchain[cpu]" in gan("sample", "m.onnx", "--grid", "g.png", code=1)
+    assert "gan-toolchain[cpu]" in gan("export", "m.pt", "m.onnx", code=1)
