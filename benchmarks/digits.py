@@ -33,9 +33,9 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(),  # (B, 16, 14, 14)
-            nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),  # (B, 32, 7, 7)
-            nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU(),
+            nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(),  # (B, 32, 14, 14)
+            nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(),  # (B, 64, 7, 7)
+            nn.Flatten(), nn.Linear(64 * 49, 64), nn.ReLU(),
         )  # fmt: skip
         self.head = nn.Linear(64, 10)
 
@@ -62,13 +62,16 @@ def train_judge() -> Judge:
     torch.manual_seed(0)
     judge = Judge()
     optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, CLASSIFIER_STEPS)
     for _ in range(CLASSIFIER_STEPS):
         rows = torch.randint(0, len(x), (64,))
-        noisy = x[rows] + 0.1 * torch.randn_like(x[rows])
-        loss = cross_entropy(judge(noisy), y[rows])
+        down, right = torch.randint(-2, 3, (2,)).tolist()
+        moved = x[rows].roll((down, right), (2, 3))  # the margin is black, so nothing wraps
+        loss = cross_entropy(judge(moved + 0.1 * torch.randn_like(moved)), y[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     return judge.eval()
 
 
