@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import logging
@@ -33,6 +34,8 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             fail("interrupted", 130)
+        except BrokenPipeError:
+            raise typer.Exit(141) from None  # the reader left, as in `gan inspect FILE | head`
         except OSError as error:
             fail(f"{error}")
         except Exception as error:
@@ -78,211 +81,92 @@ def _root(
     pass
 
 
-WHAT, HOW, WHERE, MACHINE = "What is trained", "How", "Output", "Machine"
-Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A model.onnx of `gan export`.", show_default=False)
-]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:N. auto may use the CPU, cuda never does.")
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="CPU threads. Default: what this process may use.", show_default=False),
-]
+def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """A typer option whose help states its default in words."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+def argument(name: str, help: str) -> Any:
+    return typer.Argument(metavar=name, help=help, show_default=False)
+
+
+what = functools.partial(option, panel="What is trained")
+how = functools.partial(option, panel="How")
+where = functools.partial(option, panel="Output")
+machine = functools.partial(option, panel="Machine")
+
+Model = Annotated[Path, argument("MODEL", "A model.onnx of `gan export`.")]
+Force = Annotated[bool, option("--force", help="Overwrite what exists.")]
+Json = Annotated[bool, option("--json", help="Print JSON.")]
+Fit = Literal["crop", "pad", "stretch"]
+Channels = Literal["auto", "1", "3", "4"]
+DATA = "A folder or zip of images, classes as sub-folders. Default: the embedded MNIST digits."
+SYSTEM = "A system's name, or your own .py file. Default: cgan for labelled data, else dcgan."
+LOSS = "non-saturating, minimax, least-squares, hinge, wasserstein or relativistic."
+SET = "Any other setting of the system; --dry-run lists them."
+DEVICE = "auto, cpu, cuda or cuda:N. auto may use the CPU, cuda never does."
+THREADS = "CPU threads. Default: what this process may use."
 
 
 @app.command(epilog="Example: gan train ./photos --system dcgan --resolution 64 --out runs/photos")
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="A folder or zip of images, classes as sub-folders. Default: the embedded MNIST digits.",
-            show_default=False,
-        ),
-    ] = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="A system's name, or your own .py file. Default: cgan for labelled data, else dcgan.",
-            rich_help_panel=WHAT,
-            show_default=False,
-        ),
-    ] = None,
+    data: Annotated[str | None, argument("DATA", DATA)] = None,
+    system: Annotated[str | None, what(help=SYSTEM)] = None,
     resolution: Annotated[
-        int | None,
-        typer.Option(
-            help="Pixels a side. Default: 28 for the digits, else 64.",
-            rich_help_panel=WHAT,
-            show_default=False,
-        ),
+        int | None, what(help="Pixels a side. Default: 28 for the digits, else 64.")
     ] = None,
     channels: Annotated[
-        Literal["auto", "1", "3", "4"],
-        typer.Option(
-            help="Grey, RGB or RGBA; auto: grey where all images are.", rich_help_panel=WHAT
-        ),
+        Channels, what(help="Grey, RGB or RGBA. Default: grey if all images are, else RGB.")
     ] = "auto",
-    fit: Annotated[
-        Literal["crop", "pad", "stretch"] | None,
-        typer.Option(
-            help="What to do with images that are not square.",
-            rich_help_panel=WHAT,
-            show_default=False,
-        ),
-    ] = None,
-    mirror: Annotated[
-        bool | None,
-        typer.Option(
-            "--mirror",
-            help="Also train on mirrored images.",
-            rich_help_panel=WHAT,
-            show_default=False,
-        ),
-    ] = None,
-    no_labels: Annotated[
-        bool, typer.Option("--no-labels", help="Ignore the data's classes.", rich_help_panel=WHAT)
-    ] = False,
+    fit: Annotated[Fit | None, what(help="What to do with images that are not square.")] = None,
+    mirror: Annotated[bool | None, what("--mirror", help="Also train on mirrored images.")] = None,
+    no_labels: Annotated[bool, what("--no-labels", help="Ignore the data's classes.")] = False,
     steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Training steps. Default: 2,500 for the digits, else 25,000.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
+        int | None, how(help="Training steps. Default: 2,500 for the digits, else 25,000.")
     ] = None,
     minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Instead of --steps: minutes, turned into steps once by a speed probe.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
+        float | None, how(help="Instead of --steps: turned into steps once, by a speed probe.")
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images a move.", rich_help_panel=HOW, show_default=False)
-    ] = None,
+    batch_size: Annotated[int | None, how(help="Images a move. Default: the system's.")] = None,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Of weights, data order and latents, 0 to 2^64 - 1. Default: 0.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
+        int | None, how(help="Of weights, order and latents, 0 to 2^64 - 1. Default: 0.")
     ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            help="non-saturating, minimax, least-squares, hinge, wasserstein or relativistic.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
-    ] = None,
-    r1: Annotated[
-        float | None,
-        typer.Option(
-            help="Gamma of the R1 penalty on reals; 0 is off.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
-    ] = None,
-    r2: Annotated[
-        float | None,
-        typer.Option(
-            help="Gamma of the R2 penalty on fakes; 0 is off.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
-    ] = None,
+    loss: Annotated[str | None, how(help=LOSS)] = None,
+    r1: Annotated[float | None, how(help="Gamma of the R1 penalty on reals; 0 is off.")] = None,
+    r2: Annotated[float | None, how(help="Gamma of the R2 penalty on fakes; 0 is off.")] = None,
     ema_decay: Annotated[
         float | None,
-        typer.Option(
-            help="Decay a step of the generator's average. Default: 1 - 15 / steps, from 0.99 to 0.999.",
-            rich_help_panel=HOW,
-            show_default=False,
+        how(
+            help="Of the generator's average, a step. Default: 1 - 15 / steps, from 0.99 to 0.999."
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any other setting of the system; --dry-run lists them.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The run's folder. Default: runs/SYSTEM-DATA.",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
-    ] = None,
+    settings: Annotated[list[str] | None, how("--set", metavar="NAME=VALUE", help=SET)] = None,
+    out: Annotated[Path | None, where(help="The run's folder. Default: runs/SYSTEM-DATA.")] = None,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Start anew beside an earlier run, never over it.",
-            rich_help_panel=WHERE,
-        ),
+        bool, where("--force", help="Start anew beside an earlier run, never over it.")
     ] = False,
     accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="On resume: accept that this setting differs.",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
+        list[str] | None, where(metavar="NAME", help="On resume: accept that this setting differs.")
     ] = None,
     checkpoint_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Steps between checkpoints. Default: every two minutes.",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
+        int | None, where(min=1, help="Steps between checkpoints. Default: every two minutes.")
     ] = None,
     sample_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Steps between sample sheets. Default: a tenth of the run.",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
+        int | None, where(min=1, help="Steps between sample sheets. Default: a tenth of the run.")
     ] = None,
     measure_every: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Steps between metrics. Default: a tenth of the run, at least 100.",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
+        where(min=1, help="Steps between metrics. Default: a tenth of the run, at least 100."),
     ] = None,
     threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="CPU threads. Default: measured once, kept on resume.",
-            rich_help_panel=MACHINE,
-            show_default=False,
-        ),
+        int | None, machine(min=1, help="CPU threads. Default: measured once, kept on resume.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=MACHINE)
-    ] = "auto",
+    device: Annotated[str, machine(help="auto, cpu, cuda or cuda:N. Default: auto.")] = "auto",
     workers: Annotated[
-        int,
-        typer.Option(min=1, max=256, help="Threads that decode images.", rich_help_panel=MACHINE),
+        int, machine(min=1, max=256, help="Threads that decode images. Default: 2.")
     ] = 2,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print the whole resolved configuration and train nothing."),
+        bool, option("--dry-run", help="Print the whole resolved configuration, train nothing.")
     ] = False,
 ) -> None:
     """Train a GAN. The same command again resumes an unfinished run."""
@@ -350,34 +234,24 @@ def train(
 
 @app.command(epilog="Example: gan export runs/photos/model.pt model.onnx")
 def export(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(metavar="CHECKPOINT", help="A model.pt of `gan train`.", show_default=False),
-    ],
-    output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="The .onnx file to write.", show_default=False)
-    ],
+    checkpoint: Annotated[Path, argument("CHECKPOINT", "A model.pt of `gan train`.")],
+    output: Annotated[Path, argument("OUTPUT", "The .onnx file to write.")],
     graph: Annotated[
-        str | None,
-        typer.Option(help="Which graph. Default: the system's main one.", show_default=False),
+        str | None, option(help="Which graph. Default: the system's main one.")
     ] = None,
     image: Annotated[
         Literal["uint8", "float"],
-        typer.Option("--output", help="Images as uint8 NHWC, or float32 NCHW in [-1, 1]."),
+        option("--output", help="Images as uint8 NHWC (default), or float32 NCHW in [-1, 1]."),
     ] = "uint8",
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 20,
-    max_batch: Annotated[int, typer.Option(help="Largest batch at which parity is proven.")] = 64,
+    opset: Annotated[int, option(help="ONNX opset, 18 to 23. Default: 20.")] = 20,
+    max_batch: Annotated[
+        int, option(help="Largest batch at which parity is proven. Default: 64.")
+    ] = 64,
     system: Annotated[
-        str | None,
-        typer.Option(
-            help="Your own system's .py file, if it was trained with one.", show_default=False
-        ),
+        str | None, option(help="Your own system's .py file, if it was trained with one.")
     ] = None,
     accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="system: accept that its file changed.", show_default=False
-        ),
+        list[str] | None, option(metavar="NAME", help="system: accept that its file changed.")
     ] = None,
     force: Force = False,
 ) -> None:
@@ -408,55 +282,25 @@ def export(
 def sample(
     model: Model,
     count: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Images. Default: 16, with --by-class 8 of each.", show_default=False
-        ),
+        int | None, option(min=1, help="Images. Default: 16, with --by-class 8 of each.")
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="0 to 2^64 - 1. Default: drawn and printed.", show_default=False),
-    ] = None,
-    start: Annotated[int, typer.Option(min=0, help="Number of the first image of the seed.")] = 0,
+    seed: Annotated[int | None, option(help="0 to 2^64 - 1. Default: drawn and printed.")] = None,
+    start: Annotated[
+        int, option(min=0, help="Number of the first image of the seed. Default: 0.")
+    ] = 0,
     label: Annotated[
-        str | None,
-        typer.Option(
-            help="A class name or index. Default: drawn for each image.", show_default=False
-        ),
+        str | None, option(help="A class name or index. Default: drawn for each image.")
     ] = None,
-    truncation: Annotated[
-        float | None, typer.Option(help="Only for models that have it.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for one file an image.", rich_help_panel=WHERE, show_default=False
-        ),
-    ] = None,
+    truncation: Annotated[float | None, option(help="Only for models that have it.")] = None,
+    out: Annotated[Path | None, where(help="Folder for one file an image.")] = None,
     format: Annotated[
-        Literal["png", "webp"], typer.Option(help="Of the files in --out.", rich_help_panel=WHERE)
+        Literal["png", "webp"], where(help="Of the files in --out. Default: png.")
     ] = "png",
-    grid: Annotated[
-        Path | None,
-        typer.Option(
-            help="One .png or .webp with all images.", rich_help_panel=WHERE, show_default=False
-        ),
-    ] = None,
-    columns: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Of the grid. Default: about square.",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
-    ] = None,
-    by_class: Annotated[
-        bool,
-        typer.Option("--by-class", help="A grid with one column a class.", rich_help_panel=WHERE),
-    ] = False,
-    device: Device = "auto",
-    threads: Threads = None,
+    grid: Annotated[Path | None, where(help="One .png or .webp with all images.")] = None,
+    columns: Annotated[int | None, where(min=1, help="Of the grid. Default: about square.")] = None,
+    by_class: Annotated[bool, where("--by-class", help="A grid with one column a class.")] = False,
+    device: Annotated[str, machine(help=DEVICE)] = "auto",
+    threads: Annotated[int | None, machine(help=THREADS)] = None,
     force: Force = False,
 ) -> None:
     """Sample images, as files or as one grid, without torch."""
@@ -562,10 +406,7 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 @app.command(epilog="Example: gan inspect model.onnx --json")
 def inspect(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A model.pt or a model.onnx.", show_default=False)
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    file: Annotated[Path, argument("FILE", "A model.pt or a model.onnx.")], as_json: Json = False
 ) -> None:
     """Show a file's signature, sizes, training and parity report."""
     from .runtime import InputError
@@ -633,9 +474,9 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
 @app.command(epilog="Example: gan doctor --device cuda")
 def doctor(
     device: Annotated[
-        str, typer.Option(help="cuda: exit with 1 if CUDA cannot work here.")
+        str, option(help="cuda: exit with 1 if CUDA cannot work here. Default: auto.")
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Examine this machine: Python, packages, doubled runtimes, providers, CUDA libraries."""
     import dataclasses
