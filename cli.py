@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -171,7 +172,8 @@ def train(
 ) -> None:
     """Train a GAN. The same command again resumes an unfinished run."""
     need("train", "torch", "tensorboard")
-    tell()
+    first = os.environ.get("RANK", "0") == "0"  # under torchrun one process tells
+    tell(logging.INFO if first else logging.ERROR)
     from .trainer.train import Request
     from .trainer.train import train as run
 
@@ -218,11 +220,12 @@ def train(
     finally:
         line.end()
     path = outcome.folder.checkpoint
+    if not first:
+        return
     if outcome.signal is not None and not outcome.finished:
-        fail(
-            f"stopped at step {outcome.step} and saved {path}; the same command continues",
-            128 + outcome.signal,
-        )
+        said = f"stopped at step {outcome.step} and saved {path}; the same command continues"
+        # torchrun takes any other code for a crash
+        fail(said, 0 if outcome.processes > 1 else 128 + outcome.signal)
     if not outcome.new:
         typer.echo(
             f"{path} is finished ({outcome.step} steps). More: --steps; anew beside it: --force"

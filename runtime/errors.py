@@ -31,6 +31,14 @@ class GanError(Exception):
         return _rebuild, (type(self), self.failed, self.seen, self.repair)
 
 
+def shown(value: object) -> str:
+    """At most 60 characters of a value that was refused, for a message."""
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return f"an enormous {type(value).__name__}"
+
+
 def _rebuild(kind: type[GanError], failed: str, seen: str, repair: str) -> GanError:
     return kind(failed, seen=seen, repair=repair)
 

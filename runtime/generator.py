@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import latents
-from .errors import InputError
+from .errors import InputError, ModelFileError, shown
 from .golden import Golden
 from .images import to_pil
 from .model_file import ModelFile
 from .session import Session
-from .signature import Field, Signature, class_count
+from .signature import LIMITS, Field, Signature, class_count
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +28,7 @@ logger = logging.getLogger("gan.runtime")
 Array = NDArray[Any]
 Label = int | str | Sequence[int | str]
 MICRO_BATCH = 16
+MAX_COUNT = 2**63 - 1
 
 
 class Generator:
@@ -52,20 +53,19 @@ class Generator:
 
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
         """
-        if isinstance(micro_batch, bool) or not 1 <= micro_batch <= 4096:
-            raise InputError(
-                "The micro-batch was refused", seen=f"{micro_batch}", repair="Give 1 to 4096"
-            )
+        micro_batch = latents.check_integer("micro-batch", micro_batch, 1, 4096)
         self._file = ModelFile.read(model)
         self._max_output_bytes = max_output_bytes
         self._image_bytes = sum(_sample_bytes(field) for field in self.signature.outputs)
-        if self._image_bytes > max_output_bytes:
+        given = sum(_sample_bytes(field) for field in self.signature.inputs)
+        largest = max(given, self._image_bytes)  # both are memory that a stranger's file asks for
+        if largest > max_output_bytes:
             raise InputError(
                 f"{self._file.name} was not opened",
-                seen=f"One sample has {self._image_bytes} bytes, the limit is {max_output_bytes}",
+                seen=f"One sample has {largest} bytes, the limit is {max_output_bytes}",
                 repair="Raise max_output_bytes, if you trust the file",
             )
-        self._micro_batch = max(1, min(micro_batch, max_output_bytes // self._image_bytes))
+        self._micro_batch = min(micro_batch, max_output_bytes // largest)
         self._session = Session(
             self._file.data, device=device, threads=threads, example=self._zeros(1)
         )
@@ -119,7 +119,8 @@ class Generator:
         truncation: float | None = None,
     ) -> Iterator[Array]:
         """The images of `sample`, some at a time, in bounded memory."""
-        return self._chunks(_check_count(count), seed, start, label, truncation)
+        count = latents.check_integer("count", count, 1, MAX_COUNT)
+        return self._chunks(count, seed, start, label, truncation)
 
     def images(
         self,
@@ -145,7 +146,8 @@ class Generator:
     ) -> Array:
         """`frames` images on the way from image 0 of seed `first` to image 0 of seed `last`.
 
-        Latents and noise move on the great circle between the two (slerp); labels stay those of `first`.
+        Normal latents and noise move on the great circle between the two (slerp), uniform ones on the straight
+        line, which stays in their range; labels stay those of `first`.
         """
         frames = self._bounded(frames)
         begin, end = (self._draw(seed, range(1), label, truncation) for seed in (first, last))
@@ -153,11 +155,12 @@ class Generator:
         path = {}
         for field in self.signature.inputs:
             a, b = begin[field.name][0], end[field.name][0]
-            moving = field.draw is not None and field.draw.kind in ("normal", "uniform")
-            path[field.name] = _slerp(a, b, steps) if moving else np.repeat(a[None], frames, axis=0)
+            kind = field.draw.kind if field.draw else ""
+            move = {"normal": _slerp, "uniform": _lerp}.get(kind, _stay)
+            path[field.name] = move(a, b, steps)
         return self(**path)[self.signature.main.name]
 
-    def __call__(self, **inputs: ArrayLike) -> dict[str, Array]:
+    def __call__(self, /, **inputs: ArrayLike) -> dict[str, Array]:
         """Run the graph on inputs of the caller's own, by the names of the signature; all outputs by name.
 
         Every input has the batch as its first axis; those that the signature draws at a fixed value may be left
@@ -166,8 +169,9 @@ class Generator:
         arrays, count = self._checked(inputs)
         self._bounded(count)
         parts = [
-            self._session.run(
-                {name: array[i : i + self._micro_batch] for name, array in arrays.items()}
+            self._run(
+                {name: array[i : i + self._micro_batch] for name, array in arrays.items()},
+                self.signature.outputs,
             )
             for i in range(0, count, self._micro_batch)
         ]
@@ -209,7 +213,6 @@ class Generator:
     def _run_chunks(
         self, count: int, seed: int, start: int, labels: Array | None, truncation: float | None
     ) -> Iterator[Array]:
-        main = [self.signature.main.name]
         for i in range(0, count, self._micro_batch):
             n = min(self._micro_batch, count - i)
             inputs = self._draw(seed, range(start + i, start + i + n), None, truncation)
@@ -217,7 +220,20 @@ class Generator:
                 inputs[self.signature.label.name] = (
                     labels[i : i + n] if labels.ndim else np.full(n, labels)
                 )
-            yield self._session.run(inputs, main)[0]
+            yield self._run(inputs, [self.signature.main])[0]
+
+    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[Field]) -> list[Array]:
+        """One micro-batch. onnxruntime holds no graph to the shapes that it declares, so they are looked at here."""
+        count = len(next(iter(inputs.values())))
+        arrays = self._session.run(inputs, [field.name for field in outputs])
+        for field, array in zip(outputs, arrays, strict=True):
+            if not _has_shape(field, array) or len(array) != count:
+                raise ModelFileError(
+                    f"Output {field.name} is not what the signature says",
+                    seen=f"shape {list(array.shape)} for a batch of {count}",
+                    repair="Export the model again with `gan export`",
+                )
+        return arrays
 
     def _draw(
         self, seed: int, indices: Sequence[int], label: Label | None, truncation: float | None
@@ -240,7 +256,9 @@ class Generator:
             raise InputError(
                 "A label was given", seen="This model has no classes", repair="Leave label out"
             )
-        if isinstance(label, (str, int, np.integer)):
+        if isinstance(label, np.ndarray):
+            label = label.tolist()
+        if isinstance(label, str) or not isinstance(label, Sequence):
             return np.asarray(self._class_index(label), np.int64)
         indices = np.array([self._class_index(one) for one in label], np.int64)
         if len(indices) != count:
@@ -263,7 +281,7 @@ class Generator:
         listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise InputError(
             "The label was refused",
-            seen=f"{label!r:.60}",
+            seen=shown(label),
             repair=f"Give a class index from 0 to {known - 1}"
             + (f", or one of: {listed}" if names else ""),
         )
@@ -276,7 +294,7 @@ class Generator:
             raise InputError(
                 "Truncation was given", seen="This model has none", repair="Leave truncation out"
             )
-        _check_values(field, np.asarray([truncation], np.float32))
+        check_input(field, [truncation])
 
     def _checked(self, inputs: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], int]:
         known = [field.name for field in self.signature.inputs]
@@ -316,7 +334,7 @@ class Generator:
         return arrays, count
 
     def _bounded(self, count: int) -> int:
-        count = _check_count(count)
+        count = latents.check_integer("count", count, 1, MAX_COUNT)
         if count * self._image_bytes > self._max_output_bytes:
             raise InputError(
                 "Too many images for one call",
@@ -327,9 +345,7 @@ class Generator:
 
     def _zeros(self, count: int) -> dict[str, Array]:
         return {
-            field.name: np.zeros(
-                (count, *(a if isinstance(a, int) else 64 for a in field.shape)), field.dtype
-            )
+            field.name: np.zeros((count, *_example_shape(field)), field.dtype)
             for field in self.signature.inputs
         }
 
@@ -374,12 +390,7 @@ def check_input(field: Field, value: ArrayLike) -> Array:
         raise InputError(
             f"Input {field.name} was refused", seen=f"dtype {array.dtype}", repair=_wanted(field)
         )
-    shape = array.shape[1:]
-    same = array.ndim == len(field.shape) + 1 and all(
-        axis == seen if isinstance(axis, int) else seen > 0
-        for axis, seen in zip(field.shape, shape, strict=True)
-    )
-    if not same:
+    if not _has_shape(field, array):
         raise InputError(
             f"Input {field.name} was refused",
             seen=f"shape {list(array.shape)}",
@@ -398,17 +409,13 @@ def _check_values(field: Field, array: Array) -> None:
             seen="values that are not finite",
             repair=_wanted(field),
         )
-    low, high = (array.min(), array.max())
-    bounds = field.range
-    if bounds is not None and not (bounds[0] <= low and high <= bounds[1]):
+    low, high = array.min().item(), array.max().item()
+    bounds = field.range or LIMITS[field.dtype]
+    if not (bounds[0] <= low and high <= bounds[1]):
         raise InputError(
             f"Input {field.name} was refused",
             seen=f"values from {low} to {high}",
             repair=_wanted(field),
-        )
-    if np.dtype(field.dtype) == np.float32 and max(abs(float(low)), abs(float(high))) > 3.4e38:
-        raise InputError(
-            f"Input {field.name} was refused", seen=f"values up to {high}", repair=_wanted(field)
         )
 
 
@@ -418,30 +425,40 @@ def _wanted(field: Field) -> str:
     return f"Give {field.dtype} [{shape}]{bounds}"
 
 
-def _check_count(count: int) -> int:
-    if (
-        isinstance(count, bool)
-        or not isinstance(count, (int, np.integer))
-        or not 1 <= count < 2**63
-    ):
-        raise InputError(
-            "The count was refused", seen=f"{count!r:.60}", repair="Give a whole number from 1"
-        )
-    return int(count)
+def _has_shape(field: Field, array: Array) -> bool:
+    return array.ndim == len(field.shape) + 1 and all(
+        axis == seen if isinstance(axis, int) else seen > 0
+        for axis, seen in zip(field.shape, array.shape[1:], strict=True)
+    )
 
 
 def _sample_bytes(field: Field) -> int:
-    return field.size * np.dtype(field.dtype).itemsize
+    return math.prod(_example_shape(field)) * np.dtype(field.dtype).itemsize
+
+
+def _example_shape(field: Field) -> tuple[int, ...]:
+    """The shape of one sample; an axis that the caller chooses counts as 64."""
+    return tuple(axis if isinstance(axis, int) else 64 for axis in field.shape)
+
+
+def _stay(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
+    return np.repeat(a[None], len(steps), axis=0)
+
+
+def _lerp(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
+    """Points on the straight line from a to b, at `steps` of [0, 1]: float32 [len(steps), *a.shape]."""
+    u, v = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    t = steps[:, None]
+    return ((1 - t) * u + t * v).reshape(len(steps), *a.shape).astype(np.float32)
 
 
 def _slerp(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
     """Points on the great circle from a to b, at `steps` of [0, 1]: float32 [len(steps), *a.shape]."""
     u, v = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    t = steps[:, None]
     cosine = np.dot(u, v) / (np.linalg.norm(u) * np.linalg.norm(v) + 1e-300)
     angle = math.acos(min(1.0, max(-1.0, float(cosine))))
-    t = steps[:, None]
     if angle < 1e-6 or math.pi - angle < 1e-6:  # no unique great circle
-        path = (1 - t) * u + t * v
-    else:
-        path = (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / math.sin(angle)
+        return _lerp(a, b, steps)
+    path = (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / math.sin(angle)
     return path.reshape(len(steps), *a.shape).astype(np.float32)

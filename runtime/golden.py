@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelFileError, ParityError
+from .latents import MAX_SEED
 from .signature import Field
 
 FORMAT = 1
@@ -55,8 +56,10 @@ class Golden:
                 for row in content["values"]
             ]
             count, seed = content["count"], content["seed"]
-            if type(count) is not int or type(seed) is not int or not 1 <= count == len(rows) <= 64:
+            if type(count) is not int or not 1 <= count == len(rows) <= 64:
                 raise ValueError(f"count {count!r:.40}")
+            if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+                raise ValueError(f"seed {seed!r:.40}")
             return cls(seed, count, np.stack(rows), str(content["sha256"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 FORMATS = {".png": "PNG", ".webp": "WEBP"}
+OPTIONS = {"WEBP": {"lossless": True, "exact": True}}  # exact: the colours below alpha 0 too
 _PENDING = 64  # images held in memory while they wait for the disk
 
 
@@ -45,7 +46,13 @@ def grid(images: Pixels, columns: int | None = None, *, gap: int = 2) -> Pixels:
             repair="Give [N, H, W, C]",
         )
     count, height, width, channels = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
+    if columns < 1 or gap < 0:
+        raise InputError(
+            "A grid was not made",
+            seen=f"{columns} columns, {gap} pixels apart",
+            repair="Give columns from 1 and a gap from 0",
+        )
     rows = math.ceil(count / columns)
     sheet = np.zeros(
         (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.uint8
@@ -74,7 +81,7 @@ def save(image: Pixels, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     kind = check_suffix(path)
     with atomic_file(path) as file:
-        to_pil(image).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        to_pil(image).save(file, kind, **OPTIONS.get(kind, {}))
 
 
 def check_suffix(path: Path) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from .errors import InputError, shown
 
 VERSION = 1
 LATENT_STREAM, LABEL_STREAM, NOISE_STREAM = 0, 1, 16
 MAX_SEED = 2**64 - 1
+_CHUNK = 16384  # words at a time: their temporaries stay in the processor's cache
 
 Words = NDArray[np.uint64]
 Doubles = NDArray[np.float64]
@@ -44,9 +45,14 @@ def words(seed: int, stream: int, indices: Sequence[int], count: int) -> Words:
 
 def normals(drawn: Words) -> NDArray[np.float32]:
     """Standard normals from words, one each: float32 of the same shape, |z| at most 8.3."""
-    p = ((drawn >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1/2), exact
-    magnitude = _normal_magnitude(p)
-    return np.where(drawn & np.uint64(1), -magnitude, magnitude).astype(np.float32)
+    flat = drawn.reshape(-1)
+    values = np.empty(flat.shape, np.float32)
+    for i in range(0, len(flat), _CHUNK):
+        r = flat[i : i + _CHUNK]
+        p = ((r >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1/2), exact
+        z = _normal_magnitude(p)
+        values[i : i + _CHUNK] = np.negative(z, out=z, where=(r & np.uint64(1)).astype(bool))
+    return values.reshape(drawn.shape)
 
 
 def uniforms(drawn: Words) -> NDArray[np.float32]:
@@ -65,12 +71,18 @@ def choices(drawn: Words, classes: int) -> NDArray[np.int64]:
 
 def check_uint64(name: str, value: int) -> int:
     """`value` as an int, if it is an integer from 0 to 2^64 - 1; else `InputError` that names it."""
+    return check_integer(name, value, 0, MAX_SEED)
+
+
+def check_integer(name: str, value: int, low: int, high: int) -> int:
+    """`value` as an int, if it is an integer from `low` to `high`; else `InputError` that names it."""
     integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not integer or not 0 <= value <= MAX_SEED:
+    if not integer or not low <= value <= high:
+        most = f"2^{high.bit_length()} - 1" if high >= 2**63 - 1 else f"{high}"
         raise InputError(
             f"The {name} was refused",
-            seen=f"{str(value)[:80]} of type {type(value).__name__}",
-            repair=f"Give an integer {name} from 0 to 2^64 - 1",
+            seen=f"{shown(value)} of type {type(value).__name__}",
+            repair=f"Give an integer {name} from {low} to {most}",
         )
     return int(value)
 
@@ -100,18 +112,24 @@ _TAIL = (
 def _normal_magnitude(p: Doubles) -> Doubles:
     """-Phi^-1(p) for p in (0, 1/2)."""
     q = 0.5 - p
-    z = q * _ratio(_CENTRE, 0.180625 - q * q)  # right where |q| <= 0.425
-    tail = q > 0.425
+    z = _ratio(_CENTRE, 0.180625 - q * q)  # right where q <= 0.425
+    z *= q
+    (tail,) = np.nonzero(q > 0.425)
     r = np.sqrt(-_log(p[tail]))
-    z[tail] = np.where(r <= 5.0, _ratio(_SHOULDER, r - 1.6), _ratio(_TAIL, r - 5.0))
+    far = r > 5.0
+    z[tail] = _ratio(_SHOULDER, r - 1.6)
+    z[tail[far]] = _ratio(_TAIL, r[far] - 5.0)
     return z
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Doubles) -> Doubles:
     top, bottom = (np.full_like(x, row[0]) for row in coefficients)
     for a, b in zip(coefficients[0][1:], coefficients[1][1:], strict=True):
-        top, bottom = top * x + a, bottom * x + b
-    return top / bottom
+        top *= x
+        top += a
+        bottom *= x
+        bottom += b
+    return np.divide(top, bottom, out=top)
 
 
 def _log(x: Doubles) -> Doubles:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,13 @@ class ModelFile:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise refused(f"{path} has {size} bytes, more than 2 GiB")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device need not end
+            raise ModelFileError(
+                f"{path} cannot be read", seen="It is not a file", repair="Check the path"
+            )
+        if status.st_size > MAX_BYTES:
+            raise refused(f"{path} has {status.st_size} bytes, more than 2 GiB")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ModelFileError(

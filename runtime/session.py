@@ -18,7 +18,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .errors import DeviceUnavailableError, InputError, ModelFileError
+from .errors import DeviceUnavailableError, InputError, ModelFileError, shown
+from .latents import check_integer
 
 logger = logging.getLogger("gan.runtime")
 
@@ -48,13 +49,15 @@ class Session:
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
         onnxruntime refuses.
         """
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
+        if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
             raise InputError(
                 "The device was refused",
-                seen=f"device={device!r:.40}",
+                seen=f"device={shown(device)}",
                 repair='Give "auto", "cpu", "cuda" or "cuda:N"',
             )
-        self.threads = check_threads(threads) or available_cpus()
+        if threads is not None:
+            threads = check_integer("thread count", threads, 1, 1024)
+        self.threads = threads or available_cpus()
         self._ort = load_onnxruntime()
         self._session, self.device = self._open(data, device, example)
 
@@ -63,8 +66,24 @@ class Session:
         return list(self._session.get_providers())
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """The graph's outputs for these inputs, in the graph's order (or of the named ones)."""
-        return self._session.run(list(outputs) if outputs else None, dict(inputs))
+        """The graph's outputs for these inputs, in the graph's order (or of the named ones).
+
+        Raises `ModelFileError` for a graph that fails on the CPU, `DeviceUnavailableError` for one that fails on CUDA.
+        """
+        try:
+            return self._session.run(list(outputs) if outputs else None, dict(inputs))
+        except Exception as error:  # as in _create
+            if self.device == "cpu":
+                raise ModelFileError(
+                    "onnxruntime failed while it ran the model",
+                    seen=f"{error!s:.300}",
+                    repair="The file is damaged, or needs more memory than there is",
+                ) from error
+            raise DeviceUnavailableError(
+                f"{self.device} failed while it ran the model",
+                seen=f"{error!s:.300}",
+                repair="See `gan doctor --device cuda`, or take a smaller micro-batch",
+            ) from error
 
     def _open(self, data: bytes, device: str, example: Mapping[str, Array]) -> tuple[Any, str]:
         if device == "cpu":
@@ -147,12 +166,6 @@ class Session:
             logger.warning(
                 "%d nodes run on the CPU: %s", len(on_cpu), ", ".join(sorted(set(on_cpu)))
             )
-
-
-def check_threads(threads: int | None) -> int | None:
-    if threads is not None and (isinstance(threads, bool) or not 1 <= int(threads) <= 1024):
-        raise InputError("The thread count was refused", seen=f"{threads}", repair="Give 1 to 1024")
-    return None if threads is None else int(threads)
 
 
 def available_cpus() -> int:

@@ -17,6 +17,8 @@ from .latents import NOISE_STREAM
 
 FORMAT = 1
 MAX_JSON_BYTES = 1 << 20
+LIMITS = {"float32": (-3.4e38, 3.4e38), "int64": (-(2.0**53), 2.0**53), "uint8": (0.0, 255.0)}
+MAX_NUMBER = 1e30  # far enough inside float32 that a draw, scaled or shifted, stays finite
 
 DrawKind = Literal["normal", "uniform", "choice", "fixed"]
 FieldKind = Literal["latent", "label", "noise", "image", "scalar", "points"]
@@ -192,15 +194,34 @@ def _field_from_dict(entry: Mapping[str, Any]) -> Field:
     if len(shape) > 8 or math.prod(a for a in shape if isinstance(a, int)) > 2**40:
         raise ValueError(f"field {name} of shape {shape!r:.80}")
     bounds = entry.get("range")
-    span = None if bounds is None else (_number(bounds[0]), _number(bounds[1]))
+    span = None if bounds is None else _span(bounds)
     draw = None if entry.get("draw") is None else _draw_from_dict(entry["draw"])
     if kind == "label" and not (
         span and span[0] == 0 and 0 <= span[1] < 2**31 and dtype == "int64" and not shape
     ):
         raise ValueError(f"label {name} without a range from 0 to the last class")
-    if draw is not None and draw.kind == "choice" and kind != "label":
-        raise ValueError(f"field {name} drawn by choice, but not a label")
-    return Field(name, shape, kind, dtype, span, draw)
+    field = Field(name, shape, kind, dtype, span, draw)
+    _check_numbers(field)
+    return field
+
+
+def _check_numbers(field: Field) -> None:
+    """A range that the dtype holds, and a draw that stays in both."""
+    low, high = field.range or LIMITS[field.dtype]
+    lowest, highest = LIMITS[field.dtype]
+    if not lowest <= low < high <= highest and field.kind != "label":
+        raise ValueError(f"field {field.name} with a range from {low:g} to {high:g}")
+    draw = field.draw
+    if draw is None:
+        return
+    if draw.kind == "choice" and field.kind != "label":
+        raise ValueError(f"field {field.name} drawn by choice, but not a label")
+    if draw.kind in ("normal", "uniform") and field.dtype != "float32":
+        raise ValueError(
+            f"field {field.name} of {field.dtype} drawn from a continuous distribution"
+        )
+    if draw.kind == "fixed" and not low <= draw.value <= high:
+        raise ValueError(f"field {field.name} fixed at {draw.value:g}, outside its range")
 
 
 def _draw_from_dict(entry: Mapping[str, Any]) -> Draw:
@@ -224,13 +245,23 @@ def _list(value: Any) -> list[Any]:
 def _string(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 1024:
         raise TypeError("a short text was expected")
+    value.encode()  # half a surrogate pair is no text, and fails here instead of at the caller's print
     return value
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not abs(value) <= MAX_NUMBER
+    ):
         raise TypeError("a finite number was expected")
     return float(value)
+
+
+def _span(value: Any) -> tuple[float, float]:
+    low, high = _list(value)
+    return _number(low), _number(high)
 
 
 def _axis(value: Any) -> Axis:

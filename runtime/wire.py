@@ -16,6 +16,9 @@ MAX_BYTES = 2**31 - 1
 MAX_NODES = 20_000
 MAX_DEPTH = 2  # subgraphs within subgraphs
 MAX_METADATA = 256
+ORT_FORMAT = (
+    b"ORTM"  # with it at byte 4, onnxruntime would not read the protobuf that is judged here
+)
 
 Entry = tuple[int, int, int | memoryview]  # field number, wire type, value
 
@@ -52,6 +55,8 @@ def read_model(data: bytes | memoryview) -> ModelInfo:
     """
     if len(data) > MAX_BYTES:
         raise refused(f"{len(data)} bytes, more than 2 GiB")
+    if data[4:8] == ORT_FORMAT:
+        raise refused("the mark of onnxruntime's own format")
     try:
         return _read_model(memoryview(data))
     except (IndexError, UnicodeDecodeError, RecursionError, OverflowError) as error:
@@ -144,10 +149,10 @@ def _read_tensor(data: memoryview) -> int:
         if number == 1:
             for size in _varints(wire, value):
                 count *= size
+                if count > MAX_BYTES:
+                    raise refused("a tensor of more than 2^31 values")
         elif number == 13 or (number == 14 and value != 0):
             raise refused("weights in another file (external data)")
-    if count > MAX_BYTES:
-        raise refused(f"a tensor of {count} values")
     return count
 
 
@@ -211,8 +216,8 @@ def _entries(data: memoryview) -> Iterator[Entry]:
     while position < end:
         tag, position = _varint(data, position)
         number, wire = tag >> 3, tag & 7
-        if number == 0:
-            raise refused("broken protobuf (field number 0)")
+        if not 1 <= number < 2**29:  # above, other readers drop bits and see another field
+            raise refused(f"broken protobuf (field number {number})")
         if wire == 0:
             value, position = _varint(data, position)
             yield number, wire, value

@@ -52,18 +52,25 @@ class Checkpoint:
                 seen=f"{type(error).__name__}: {first_line:.160}",
                 repair="Use a model.pt of `gan train`, or an older copy such as best.pt",
             ) from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        if type(found) is not int or found != FORMAT:
             raise CheckpointError(
                 f"{path} is not a checkpoint of `gan train`",
-                seen=f"format {content.get('format')!r:.40}"
-                if isinstance(content, dict)
-                else "no dict",
+                seen=f"format {found!r:.40}",
                 repair=f"This version reads format {FORMAT}",
             )
         missing = [name for name in SECTIONS if not isinstance(content.get(name), dict)]
         if missing:
             raise CheckpointError(f"{path} is damaged", seen=f"no section {missing[0]}")
-        return cls(path, content)
+        checkpoint = cls(path, content)
+        _ = (
+            checkpoint.config,
+            checkpoint.data,
+            checkpoint.step,
+            checkpoint.metrics,
+            checkpoint.threads,
+        )
+        return checkpoint
 
     @property
     def config(self) -> Config:
@@ -72,8 +79,14 @@ class Checkpoint:
     @property
     def data(self) -> DataInfo:
         try:
-            info = dict(self.content["data"]["info"])
-            return DataInfo(**{**info, "classes": tuple(info["classes"])})
+            info = self.content["data"]["info"]
+            data = DataInfo(**{**info, "classes": tuple(info["classes"])})
+            sizes = (data.channels, data.height, data.width)
+            if not all(type(size) is int and size > 0 for size in sizes):
+                raise TypeError(f"sizes {sizes!r:.80}")
+            if not all(isinstance(name, str) for name in data.classes):
+                raise TypeError("class names that are no texts")
+            return data
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{self.path} is damaged", seen=f"data section: {error}"
@@ -81,7 +94,12 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        return int(self.content["progress"]["step"])
+        return self._count("progress", "step", at_least=0)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads, on whose number the weights depend."""
+        return self._count("threads", "count", at_least=1)
 
     @property
     def finished(self) -> bool:
@@ -103,11 +121,44 @@ class Checkpoint:
             network.eval().requires_grad_(False)
         return networks
 
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """values: of the last reading. best: the best value of the first metric, once there is one."""
+        parts = {part: self.content["metrics"].get(part) for part in ("values", "best")}
+        for part, numbers in parts.items():
+            if not isinstance(numbers, dict) or not all(
+                isinstance(number, (int, float)) for number in numbers.values()
+            ):
+                raise CheckpointError(f"{self.path} is damaged", seen=f"metrics: {part}")
+        return parts
+
+    def _count(self, section: str, name: str, *, at_least: int) -> int:
+        value = self.content[section].get(name)
+        if type(value) is not int or value < at_least:
+            raise CheckpointError(
+                f"{self.path} is damaged", seen=f"{section}: {name} {value!r:.40}"
+            )
+        return value
+
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically: a kill leaves the old or the new one, whole."""
     with atomic_file(path) as file:
-        torch.save({"format": FORMAT, **content}, file)
+        torch.save(plain({"format": FORMAT, **content}), file)
+
+
+def plain(value: Any) -> Any:
+    """The same in the format's own types: a number of NumPy's, saved as it is, could not be read back."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if value is None or isinstance(value, (bool, Tensor)):
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    raise AssertionError(f"{type(value).__name__} does not belong in a checkpoint")
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -39,8 +40,15 @@ class Config:
     def from_dict(cls, content: Mapping[str, Any]) -> Config:
         """What `to_dict` gave; anything else raises `CheckpointError`."""
         try:
-            return cls(**{**content, "system": SystemSource(**content["system"])})
-        except (TypeError, KeyError) as error:
+            source, options = SystemSource(**content["system"]), dict(content["options"])
+            general = check_general(content)
+            names = all(isinstance(name, str) for name in (source.name, *options))
+            texts = all(isinstance(text, str | None) for text in (source.file, source.sha256))
+            plain = all(isinstance(value, Plain) for value in options.values())
+            if {*GENERAL} - {*general, "fit"} or not (names and texts and plain):
+                raise TypeError("a setting is missing or of another kind")
+            return cls(**{**content, **general, "system": source, "options": options})
+        except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(
                 "The checkpoint's configuration cannot be read", seen=f"{error}"
             ) from error
@@ -52,7 +60,20 @@ class Config:
         return own
 
 
-GENERAL = ("resolution", "channels", "fit", "mirror", "steps", "seed", "ema_decay")
+GENERAL: dict[str, Any] = {
+    "resolution": int,
+    "channels": Literal[1, 3, 4],
+    "fit": Fit,
+    "mirror": bool,
+    "steps": int,
+    "seed": int,
+    "ema_decay": float,
+}
+_RANGES = {
+    "resolution": (1, 16_384, "1 to 16,384"),
+    "steps": (1, 10**9, "1 to 1,000,000,000"),
+    "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
+}
 
 
 def make_config(
@@ -65,19 +86,26 @@ def make_config(
 ) -> Config:
     """The system's preset for this data with the given settings over it. Raises `InputError`."""
     options = dataclasses.asdict(make_options(system, data, given))
-    steps = check_steps(given.get("steps") or steps)
-    decay = given.get("ema_decay")
+    general = check_general(given)
+    steps = general.get("steps", steps)
     return Config(
         system=source,
         resolution=data.height,
         channels=data.channels,
-        fit=typing.cast(Fit | None, given.get("fit")),
-        mirror=bool(given.get("mirror", False)),
+        fit=general.get("fit"),
+        mirror=general.get("mirror", False),
         steps=steps,
-        seed=check_seed(given.get("seed", 0)),
-        ema_decay=default_ema_decay(steps) if decay is None else check_share("ema_decay", decay),
+        seed=general.get("seed", 0),
+        ema_decay=general.get("ema_decay", default_ema_decay(steps)),
         options=options,
     )
+
+
+def for_steps(config: Config, steps: int, given: Mapping[str, Plain]) -> Config:
+    """The same for another number of steps; the average's decay follows unless it was given."""
+    chosen = given.get("ema_decay") is not None
+    decay = config.ema_decay if chosen else default_ema_decay(steps)
+    return dataclasses.replace(config, steps=steps, ema_decay=decay)
 
 
 def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[str, ...]) -> Config:
@@ -85,9 +113,10 @@ def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[st
 
     Raises `CheckpointError` that names every other difference.
     """
-    now = stored.flat()
-    changed = {name: value for name, value in given.items() if value != now.get(name)}
-    if int(changed.get("steps") or now["steps"] or 0) > stored.steps:
+    now, general = stored.flat(), check_general(given)
+    own = {name: value for name, value in given.items() if name not in GENERAL}
+    changed = {n: value for n, value in (own | general).items() if value != now.get(n)}
+    if changed.get("steps", 0) > stored.steps:
         accepted = (*accepted, "steps")
     refused = [name for name in changed if name not in accepted]
     if refused:
@@ -98,9 +127,8 @@ def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[st
             + " ".join(f"--accept {name.replace('_', '-')}" for name in refused)
             + ", or start anew beside it with --force",
         )
-    general = {name: value for name, value in changed.items() if name in GENERAL}
-    options = {**stored.options, **{n: v for n, v in changed.items() if n in stored.options}}
-    return dataclasses.replace(stored, **general, options=options)  # type: ignore[arg-type]
+    options = {**stored.options, **{n: v for n, v in changed.items() if n not in GENERAL}}
+    return dataclasses.replace(stored, **general, options=options)
 
 
 def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain]) -> Options:
@@ -144,21 +172,26 @@ def parse_setting(system: type[System], text: str) -> tuple[str, Plain]:
 
 def check_type(name: str, value: Any, hint: Any) -> Plain:
     """`value`, or the text of one, as the type that the setting has. Raises `InputError`."""
-    wanted = get_args(hint) if get_origin(hint) in (Literal, types.UnionType) else (hint,)
-    if get_origin(hint) is Literal:
+    several = (Literal, types.UnionType, typing.Union)
+    wanted = get_args(hint) if get_origin(hint) in several else (hint,)
+    if value is None and type(None) in wanted:
+        return None
+    if not isinstance(value, (int, float, str)):
+        pass
+    elif get_origin(hint) is Literal:
         if value in wanted:
-            return value
+            return wanted[wanted.index(value)]
     elif bool in wanted:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         if isinstance(value, bool) or str(value).lower() in words:
             return value if isinstance(value, bool) else words[str(value).lower()]
     elif str in wanted:
         return str(value)
-    else:
-        try:
-            return int(value) if int in wanted else float(value)
-        except (TypeError, ValueError):
-            pass
+    elif not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = int(value) if int in wanted else float(value)
+            if isinstance(value, str) or number == value:
+                return number
     kinds = ", ".join(str(getattr(kind, "__name__", kind)) for kind in wanted)
     raise InputError(
         f"The setting {name} was refused", seen=f"{value!r:.60}", repair=f"Give one of: {kinds}"
@@ -170,26 +203,25 @@ def default_ema_decay(steps: int) -> float:
     return min(max(1.0 - 15.0 / steps, 0.99), 0.999)
 
 
-def check_steps(steps: Any) -> int:
-    if not 1 <= int(steps) <= 10**9:
-        raise InputError(
-            "The step count was refused", seen=f"{steps}", repair="Give 1 to 1,000,000,000"
-        )
-    return int(steps)
+def check_general(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The general settings among `given`, typed and within their ranges. Raises `InputError`."""
+    chosen = {name: given[name] for name in GENERAL if given.get(name) is not None}
+    general: dict[str, Any] = {n: check_type(n, v, GENERAL[n]) for n, v in chosen.items()}
+    for name, (low, high, allowed) in _RANGES.items():
+        if name in general and not low <= general[name] <= high:
+            raise InputError(
+                f"The setting {name} was refused", seen=f"{general[name]}", repair=f"Give {allowed}"
+            )
+    if "ema_decay" in general:
+        check_share("ema_decay", general["ema_decay"])
+    return general
 
 
-def check_seed(seed: Any) -> int:
-    if not 0 <= int(seed) < 2**64:
-        raise InputError("The seed was refused", seen=f"{seed}", repair="Give 0 to 2^64 - 1")
-    return int(seed)
-
-
-def check_share(name: str, value: Any) -> float:
-    if not 0.0 <= float(value) < 1.0:
+def check_share(name: str, value: float) -> None:
+    if not 0.0 <= value < 1.0:
         raise InputError(
             f"The setting {name} was refused", seen=f"{value}", repair="Give a number in [0, 1)"
         )
-    return float(value)
 
 
 def _check_ranges(options: Options) -> None:
@@ -207,6 +239,8 @@ def _check_ranges(options: Options) -> None:
         "g_learning_rate",
         "d_learning_rate",
         "width",
+        "embedding",
+        "projection",
     )
     for name in positive:
         value = getattr(options, name, 1)

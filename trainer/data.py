@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
@@ -203,8 +204,10 @@ class ZipSource:
         self.name = source_name(str(path))
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise DatasetError(f"{path} cannot be read", seen=f"{error}") from error
+        except Exception as error:  # zipfile raises many kinds on a damaged directory
+            raise DatasetError(
+                f"{path} cannot be read", seen=f"{error}", repair="Pack the images anew"
+            ) from error
         members = [info for info in self._zip.infolist() if _is_image(info.filename)]
         self._check(path, members)
         self._members = {info.filename: info for info in members}
@@ -212,8 +215,11 @@ class ZipSource:
 
     def read(self, item: Item) -> bytes:
         info = self._members[item.name]
-        with self._zip.open(info) as member:
-            data = member.read(info.file_size + 1)
+        try:
+            with self._zip.open(info) as member:
+                data = member.read(info.file_size + 1)
+        except Exception as error:  # zlib, lzma and zipfile raise many kinds on damaged members
+            raise ImageRefused("damaged in the zip") from error
         if len(data) > info.file_size:
             raise ImageRefused("larger than the archive says")
         return data
@@ -264,7 +270,11 @@ def _prepare(
     memory_limit: int,
 ) -> Dataset:
     skipped: Counter[str] = Counter()
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="gan-data") as pool:
+    with (
+        warnings.catch_warnings(),  # here, because it is process-wide: threads must not each set it
+        ThreadPoolExecutor(max(1, workers), thread_name_prefix="gan-data") as pool,
+    ):
+        warnings.simplefilter("ignore")  # Pillow's on odd files; what cannot be used is refused
         wanted = channels if channels != "auto" else _common_channels(source, pool)
 
         def load(item: Item) -> NDArray[np.uint8] | str:
@@ -276,7 +286,7 @@ def _prepare(
                     seen=f"{error} pixels",
                     repair=f"Choose what to do with such images: --fit {' or '.join(get_args(Fit))}",
                 ) from error
-            except (ImageRefused, OSError, zipfile.BadZipFile, RuntimeError) as error:
+            except (ImageRefused, OSError) as error:
                 logger.warning("Skipped %s: %s", item.name, error)
                 return error.reason if isinstance(error, ImageRefused) else type(error).__name__
 
@@ -310,8 +320,10 @@ def _allocate(shape: tuple[int, ...], scratch: Path | None, memory_limit: int) -
             "The images do not fit", seen=f"{size} bytes of pixels, limit {memory_limit}"
         )
     scratch.mkdir(parents=True, exist_ok=True)
-    logger.info("The images need %.1f GB: they go to %s", size / 1e9, scratch / "pixels.u8")
-    return np.memmap(scratch / "pixels.u8", np.uint8, "w+", shape=shape)
+    file = scratch / "pixels.u8"
+    file.unlink(missing_ok=True)  # a run that maps the old one keeps it; writing into it would not
+    logger.info("The images need %.1f GB: they go to %s", size / 1e9, file)
+    return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _common_channels(source: Source, pool: ThreadPoolExecutor) -> int:
@@ -320,7 +332,7 @@ def _common_channels(source: Source, pool: ThreadPoolExecutor) -> int:
     def look(item: Item) -> int:
         try:
             return channels_of(source.read(item))
-        except (ImageRefused, OSError, zipfile.BadZipFile, RuntimeError):
+        except (ImageRefused, OSError):
             return 1
 
     return max(pool.map(look, source.items))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Literal
 
 import numpy as np
@@ -34,7 +33,11 @@ def decode(data: bytes, *, resolution: int, channels: int, fit: Fit | None) -> N
     EXIF orientation is honoured; transparency is laid on white unless 4 channels are wanted. Raises
     `ImageRefused` for what cannot be used and `NotSquare`.
     """
-    image = _to_mode(_load(data), channels)
+    loaded = _load(data)
+    try:
+        image = _to_mode(loaded, channels)
+    except ValueError as error:  # Pillow converts rare modes to some others only
+        raise ImageRefused(f"mode {loaded.mode}") from error
     if image.width != image.height:
         if fit is None:
             raise NotSquare(f"{image.width} x {image.height}")
@@ -51,9 +54,7 @@ def channels_of(data: bytes) -> int:
 
 def _open(data: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning: our own limit is below it
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageRefused(f"more than {MAX_PIXELS} pixels") from error
     except Exception as error:  # decoders raise many kinds on hostile bytes
@@ -66,19 +67,18 @@ def _open(data: bytes) -> Image.Image:
 def _load(data: bytes) -> Image.Image:
     image = _open(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-            return ImageOps.exif_transpose(image)
+        image.load()
+        return ImageOps.exif_transpose(image)
     except Exception as error:
         raise ImageRefused("damaged") from error
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip
+    if image.mode.startswith("I"):  # more than 8 bits of grey: Pillow's own conversion would clip
         levels = np.asarray(image).astype(np.float64)
+        deep = image.mode.startswith("I;16") or levels.max(initial=0) > 255
         image = Image.fromarray(
-            (levels / (257.0 if levels.max(initial=0) > 255 else 1.0)).clip(0, 255).astype(np.uint8)
+            (levels / (257.0 if deep else 1.0)).clip(0, 255).round().astype(np.uint8)
         )
     if channels == 4:
         return image.convert("RGBA")

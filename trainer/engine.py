@@ -17,6 +17,7 @@ from ..runtime.errors import CheckpointError, TrainingDivergedError
 from .checkpoint import load_weights, plain_state
 from .config import Config
 from .data import Dataset
+from .distributed import ALONE, World, check_batch
 from .randomness import DataOrder, derive_seed, draw, generator
 from .system import Batch, Player, Stage, System, Tree
 from .trees import tree_map
@@ -46,8 +47,18 @@ class Means:
 class Training:
     """The live state of one run. Weights, optimisers and counters; all randomness is a function of the step."""
 
-    def __init__(self, system: System, data: Dataset, config: Config, device: torch.device) -> None:
+    def __init__(
+        self,
+        system: System,
+        data: Dataset,
+        config: Config,
+        device: torch.device,
+        world: World = ALONE,
+    ) -> None:
+        """Fresh state. world: the processes that train together, each on its slice of every batch."""
+        check_batch(system.options.batch_size, world)
         self.system, self.data, self.config, self.device = system, data, config, device
+        self.world = world
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
         self.networks = {name: net.to(device).train() for name, net in system.networks().items()}
         self.players = system.players()
@@ -68,7 +79,8 @@ class Training:
         self.graph = next(iter(system.graphs().values()))
         self.knobs: dict[str, float] = {}
         self.means = Means()
-        self.step = self.position = self.skipped = self.skipped_in_a_row = 0
+        self.step = self.position = self.skipped = 0
+        self.skipped_in_a_row = dict.fromkeys(self.players, 0)
         self.stage_number = -1
         self._order = DataOrder(len(data), config.seed)
 
@@ -111,7 +123,7 @@ class Training:
                 "stage": self.stage_number,
             },
             "augmentations": {},
-            "health": {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row},
+            "health": {"skipped": self.skipped, "skipped_in_a_row": dict(self.skipped_in_a_row)},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -122,15 +134,15 @@ class Training:
             for name, network in self.averaged.items():
                 load_weights(network, state["averaged"][name], f"averaged {name}")
             for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
+                load_moments(optimizer, state["optimizers"][name]["state"], name)
             progress, health = state["progress"], state["health"]
             self.step, self.position = int(progress["step"]), int(progress["position"])
+            if self.step < 0 or self.position < 0:
+                raise ValueError(f"step {self.step}, position {self.position}")
             self.stage_number = int(progress["stage"])
-            self.skipped, self.skipped_in_a_row = (
-                int(health["skipped"]),
-                int(health["skipped_in_a_row"]),
-            )
-        except (KeyError, ValueError, TypeError) as error:
+            self.skipped, in_a_row = int(health["skipped"]), dict(health["skipped_in_a_row"])
+            self.skipped_in_a_row = {name: int(in_a_row[name]) for name in self.players}
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 "The checkpoint does not fit", seen=f"{type(error).__name__}: {error}"
             ) from error
@@ -150,41 +162,55 @@ class Training:
 
     def _move(self, name: str, purpose: str) -> None:
         player, optimizer = self.players[name], self.optimizers[name]
+        due = [o for o in player.objectives if self.step % o.every == 0]
+        if not due:
+            return
+        buffers = [(b, b.clone()) for network in self.networks.values() for b in network.buffers()]
         with self._frozen_but(player):
             batch = self._next_batch(purpose)
             batch |= self.system.generate(self, batch)
-            due = [o for o in player.objectives if self.step % o.every == 0]
             for entry in {entry for objective in due for entry in objective.differentiates}:
                 batch[entry] = tree_map(lambda x: x.detach().requires_grad_(), batch[entry])
             losses = {o.name: o.weight * o.every * o.value(self, batch) for o in due}
             total = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad()
             total.backward()
-        norm = gradient_norm(self._parameters(player))
-        if self._accept(name, total.item(), norm):
+        parameters = self._parameters(player)
+        loss, norm = self.world.average(parameters, total).item(), gradient_norm(parameters)
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.skipped_in_a_row[name] = 0
             optimizer.step()
             for after in player.after:
                 after(self)
-            self._record(name, losses, total, norm, batch)
+            self._record(name, losses, loss, norm, batch)
+        else:
+            for buffer, before in buffers:  # batch norm would keep what is not finite for ever
+                buffer.copy_(before)
+            self._skip(name, loss, norm)
 
     def _next_batch(self, purpose: str) -> Batch:
-        """Fresh data and fresh random inputs for one move: a function of seed, step, purpose and position."""
+        """Fresh data and fresh random inputs for one move: a function of seed, step, purpose and position.
+
+        Drawn for the whole batch, of which this process takes its slice.
+        """
         size, device, seed = self.system.options.batch_size, self.device, self.config.seed
-        indices = self._order.indices(self.position, size)
+        mine = self.world.slice
+        indices = mine(self._order.indices(self.position, size))
         self.position += size
         batch: Batch = {"real": self.data.images(indices, device)}
         if self.system.classes:
             batch["label"] = self.data.labels_of(indices, device)
         if self.config.mirror:
             source = generator(device, seed, self.step, purpose, "mirror")
-            flip = torch.rand((size, 1, 1, 1), generator=source, device=device) < 0.5
+            flip = mine(torch.rand((size, 1, 1, 1), generator=source, device=device)) < 0.5
             batch["real"] = torch.where(flip, batch["real"].flip(3), batch["real"])
         for entry in self.graph.inputs:
             if entry.draw is not None and entry.draw.kind in ("normal", "uniform"):
-                batch[entry.name] = draw(
-                    entry, size, generator(device, seed, self.step, purpose, entry.name)
-                )
-        batch["source"] = generator(device, seed, self.step, purpose, "augmentation")
+                source = generator(device, seed, self.step, purpose, entry.name)
+                batch[entry.name] = mine(draw(entry, size, source))
+        batch["source"] = generator(
+            device, seed, self.step, purpose, "augmentation", self.world.rank
+        )
         return batch
 
     @contextlib.contextmanager
@@ -198,28 +224,24 @@ class Training:
             for network in self.networks.values():
                 network.requires_grad_(True)
 
-    def _accept(self, name: str, loss: float, norm: float) -> bool:
-        """Whether a move is finite. One that is not is skipped and counted; ten in a row end the run."""
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.skipped_in_a_row = 0
-            return True
+    def _skip(self, name: str, loss: float, norm: float) -> None:
+        """Count a move that is not finite; a player's tenth in a row ends the run."""
         self.skipped += 1
-        self.skipped_in_a_row += 1
+        self.skipped_in_a_row[name] += 1
         logger.warning(
             "Step %d: skipped a move of %s (loss %g, gradient norm %g)", self.step, name, loss, norm
         )
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        if self.skipped_in_a_row[name] >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingDivergedError(
                 "Training diverged",
-                seen=f"{MAX_SKIPPED_IN_A_ROW} moves in a row with a loss or gradient that is not finite",
+                seen=f"{MAX_SKIPPED_IN_A_ROW} moves of {name} in a row with a loss or gradient that is not finite",
                 repair="The last checkpoint is good: lower the learning rate or raise r1, and start with --force",
             )
-        return False
 
     def _record(
-        self, name: str, losses: dict[str, Tensor], total: Tensor, norm: float, batch: Batch
+        self, name: str, losses: dict[str, Tensor], loss: float, norm: float, batch: Batch
     ) -> None:
-        self.means.add(f"loss/{name}", total.item())
+        self.means.add(f"loss/{name}", loss)
         if len(losses) > 1:
             for term, value in losses.items():
                 self.means.add(f"loss/{name}/{term}", value.item())
@@ -238,6 +260,9 @@ class Training:
             for ours, theirs in zip(averaged.buffers(), live.buffers(), strict=True):
                 ours.copy_(theirs)
 
+    def _seed_of_step(self) -> int:
+        return derive_seed(self.config.seed, "step", self.step, self.world.rank)
+
     def _parameters(self, player: Player) -> list[nn.Parameter]:
         return [
             parameter for name in player.networks for parameter in self.networks[name].parameters()
@@ -254,6 +279,16 @@ def stage_at(stages: list[Stage], step: int, steps: int) -> tuple[int, float]:
             return number, min((step - begin) / max(end - begin, 1.0), 1.0)
         begin = end
     raise AssertionError("a system has at least one stage")
+
+
+def load_moments(optimizer: torch.optim.Adam, moments: dict[int, Any], what: str) -> None:
+    """`load_state_dict` of the moments alone: rates and betas are the players'. Checks names and shapes."""
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    for parameter, entry in optimizer.state.items():
+        shape = parameter.shape
+        wanted = {"step": torch.Size(), "exp_avg": shape, "exp_avg_sq": shape}
+        if {name: getattr(value, "shape", None) for name, value in entry.items()} != wanted:
+            raise ValueError(f"the optimiser of {what} is of another shape")
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> float:

@@ -20,6 +20,8 @@ def coverage_and_density(real: Tensor, fake: Tensor, k: int = K) -> tuple[float,
     real's ball, over k; near 1 for fakes distributed as the reals.
     """
     k = min(k, len(real) - 1)
+    centre = real.mean(0)  # cdist multiplies matrices and loses digits far from the origin
+    real, fake = real - centre, fake - centre
     radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # (N,), the nearest is itself
     inside = torch.cdist(real, fake) < radius[:, None]  # (N, M)
     coverage = inside.any(1).float().mean().item()
@@ -59,7 +61,9 @@ class Coverage:
             for field in graph.inputs
         }
         self._labels = None
-        if graph.classes and data.labels is not None:
+        field = graph.signature.label
+        if field is not None and data.labels is not None:
+            self._asked = self._inputs[field.name]
             labels = torch.from_numpy(data.labels)[rows].to(device)
             self._labels, other_labels = labels[0::2], labels[1::2]
             self._within = coverage_within(self._real, other, self._labels, other_labels)
@@ -75,7 +79,7 @@ class Coverage:
         coverage, density = coverage_and_density(self._real, seen)
         values = {"coverage": coverage / self.real_to_real, "density": density}
         if self._labels is not None:
-            within = coverage_within(self._real, seen, self._labels, self._inputs["label"])
+            within = coverage_within(self._real, seen, self._labels, self._asked)
             fractions = [value / max(self._within.get(c, 0.0), 1e-6) for c, value in within.items()]
             fractions = [min(fraction, 2.0) for fraction in fractions]
             values["class_coverage"] = sum(fractions) / max(len(fractions), 1)

@@ -31,10 +31,9 @@ class Probe:
 
 
 def choose_threads(wanted: int | None, make: Callable[[], Training], device: torch.device) -> Probe:
-    """`wanted`, else OMP_NUM_THREADS, else the faster of one thread and all; tried on trainings thrown away."""
-    fixed = wanted or _from_environment()
-    if fixed is not None:
-        candidates = [fixed]
+    """`wanted`, else the faster of one thread and all; tried on trainings thrown away."""
+    if wanted is not None:
+        candidates = [wanted]
     else:
         cpus = available_cpus()
         candidates = [1, cpus] if device.type == "cpu" and cpus > 1 else [cpus]
@@ -61,6 +60,7 @@ def _seconds_a_step(training: Training) -> float:
     return min(times)
 
 
-def _from_environment() -> int | None:
+def threads_from_environment() -> int | None:
+    """OMP_NUM_THREADS, where it is a number above 0."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdecimal() and int(text) > 0 else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -19,14 +21,25 @@ import torch
 from ..runtime.errors import CheckpointError, DeviceUnavailableError, InputError
 from . import systems
 from .checkpoint import Checkpoint, save
-from .config import Config, Plain, make_config, parse_setting, resume_config
+from .config import (
+    Config,
+    Plain,
+    check_general,
+    for_steps,
+    make_config,
+    make_options,
+    parse_setting,
+    resume_config,
+)
 from .data import Dataset, default_resolution, load_dataset, open_source, source_name
+from .distributed import World, join, local_device
 from .engine import Training
 from .metrics import Coverage
-from .probe import Probe, choose_threads
+from .probe import Probe, choose_threads, threads_from_environment
 from .progress import Journal, Sheet, Speed, Status
 from .run_folder import RunFolder, choose_folder
 from .system import Metric, System
+from .systems import SystemSource
 
 logger = logging.getLogger("gan.trainer")
 
@@ -61,14 +74,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. finished: all steps are done. signal: the one that ended it early, or None. new: whether
-    this call trained at all."""
+    """How a run ended. finished: all steps are done. signal: the one that ended it early, or None. processes: how
+    many trained together. new: whether this call trained at all."""
 
     folder: RunFolder
     config: Config
     step: int
     finished: bool
     signal: int | None = None
+    processes: int = 1
     new: bool = True
 
 
@@ -86,42 +100,38 @@ class Plan:
 
 def plan(request: Request) -> Plan:
     """Resolve a request, reading the data but training nothing. Raises any `GanError`."""
-    device = choose_device(request.device)
+    device = choose_device(local_device(request.device))
     if request.minutes is not None and not 0 < request.minutes < 1e7:
         raise InputError(
             "The minutes were refused", seen=f"{request.minutes}", repair="Give a number above 0"
         )
-    classes = open_source(request.data).classes
-    default = systems.DEFAULT_LABELLED if classes else systems.DEFAULT
+    labelled = open_source(request.data).classes and request.given.get("labels") is not False
+    default = systems.DEFAULT_LABELLED if labelled else systems.DEFAULT
     kind, source = systems.load(request.system or default)
     given = dict(request.given) | dict(parse_setting(kind, text) for text in request.settings)
+    general = check_general(given)
     folder = choose_folder(
         request.out, f"{source.name}-{source_name(request.data)}", force=request.force
     )
     checkpoint = Checkpoint.load(folder.checkpoint) if folder.checkpoint.exists() else None
-    stored = checkpoint.config if checkpoint else None
-    if stored is not None:
-        if request.system is None or systems.load(request.system)[1].name == stored.system.name:
-            file = request.system if stored.system.file else None
-            accepted = "system" in request.accept
-            kind = systems.load_recorded(stored.system, file=file, accept_changed=accepted)
-        else:
-            given["system"] = source.name
-        stored = resume_config(
-            stored, given, tuple(name.replace("-", "_") for name in request.accept)
-        )
-        given = {"resolution": stored.resolution, "channels": stored.channels, "fit": stored.fit}
+    stored = None
+    if checkpoint is not None:
+        accepted = tuple(name.replace("-", "_") for name in request.accept)
+        kind, source = _resumed_system(checkpoint.config.system, request.system, accepted)
+        stored = resume_config(checkpoint.config, given, accepted)
+        general = stored.flat()
     data = load_dataset(
         request.data,
-        resolution=int(given.get("resolution") or default_resolution(request.data)),
-        channels=given.get("channels") or "auto",  # type: ignore[arg-type]
-        fit=given.get("fit"),  # type: ignore[arg-type]
+        resolution=general.get("resolution", default_resolution(request.data)),
+        channels=general.get("channels", "auto"),
+        fit=general.get("fit"),
         workers=request.workers,
         scratch=folder.scratch,
     )
     steps = DEFAULT_DIGITS_STEPS if request.data is None else DEFAULT_STEPS
     config = stored or make_config(kind, source, data.info, given, steps=steps)
-    options = kind.options_type(**config.options)  # type: ignore[arg-type]
+    options = make_options(kind, data.info, config.options)
+    config = dataclasses.replace(config, system=source, options=dataclasses.asdict(options))
     if checkpoint:
         _check_data(checkpoint, data, request.accept)
     return Plan(config, folder, kind(options, data.info), data, device, checkpoint)
@@ -135,63 +145,85 @@ def train(request: Request, on_status: Callable[[Status], None] | None = None) -
     """
     ready = plan(request)
     ready.folder.make()
-    with ready.folder.locked():
-        if ready.checkpoint is not None:  # it may have grown while another process held the lock
-            ready.checkpoint = Checkpoint.load(ready.folder.checkpoint)
-            if ready.checkpoint.step >= ready.config.steps:
-                return Outcome(ready.folder, ready.config, ready.checkpoint.step, True, new=False)
+    with join(ready.device) as world, ready.folder.locked() if world.first else nullcontext():
+        ready.checkpoint = _latest(ready)
+        world.wait()  # all have read before the first writes
+        if ready.checkpoint is not None and ready.checkpoint.step >= ready.config.steps:
+            return Outcome(ready.folder, ready.config, ready.checkpoint.step, True, new=False)
         with Signals() as signals:
-            return _Run(ready, request, signals, on_status or (lambda status: None)).go()
+            return _Run(ready, request, world, signals, on_status or (lambda status: None)).go()
 
 
 class _Run:
     """The loop around the engine: when to log, measure, draw, save and stop."""
 
     def __init__(
-        self, ready: Plan, request: Request, signals: Signals, on_status: Callable[[Status], None]
+        self,
+        ready: Plan,
+        request: Request,
+        world: World,
+        signals: Signals,
+        on_status: Callable[[Status], None],
     ) -> None:
-        self.request, self.folder, self.signals, self.on_status = (
-            request,
-            ready.folder,
-            signals,
-            on_status,
-        )
-        self.data, self.checkpoint = ready.data, ready.checkpoint
+        self.request, self.folder, self.world = request, ready.folder, world
+        self.signals, self.on_status = signals, on_status
+        self.data = ready.data
         config = ready.config
-        stored = ready.checkpoint.content["threads"]["count"] if ready.checkpoint else None
-        wanted = _threads(request, stored)
+        wanted = _threads(request, ready.checkpoint.threads if ready.checkpoint else None)
+        minutes = None if ready.checkpoint else request.minutes
 
         def make() -> Training:
             return Training(ready.system, ready.data, config, ready.device)
 
         probe = (
             Probe(wanted, 0.0)
-            if wanted and request.minutes is None
+            if wanted and minutes is None
             else choose_threads(wanted, make, ready.device)
         )
-        if request.minutes is not None and ready.checkpoint is None:
-            config = dataclasses.replace(config, steps=steps_in(request.minutes, probe.seconds))
-            logger.info("%g minutes are %d steps here", request.minutes, config.steps)
+        if minutes is not None:
+            steps = world.largest(steps_in(minutes, probe.seconds), ready.device)
+            config = for_steps(config, steps, request.given)
+            logger.info("%g minutes are %d steps here", minutes, config.steps)
         torch.set_num_threads(probe.threads)
         self.config, self.threads = config, probe.threads
-        self.training = Training(ready.system, ready.data, config, ready.device)
+        self.training = Training(ready.system, ready.data, config, ready.device, world)
         if ready.checkpoint is not None:
             self.training.load_state(ready.checkpoint.content)
         self.metrics = self._metrics(ready.system)
-        self.measured: dict[str, float] = dict(self._stored("values"))
-        self.best: float | None = self._stored("best").get("value")
+        stored = ready.checkpoint.metrics if ready.checkpoint else {"values": {}, "best": {}}
+        self.measured, self.best = dict(stored["values"]), stored["best"].get("value")
         self.saved_at = time.monotonic()
 
     def go(self) -> Outcome:
+        stopped = self._go() if self.world.first else self._follow()
+        self.world.wait()  # none leaves while the first still writes
+        step = self.training.step
+        finished = step >= self.config.steps
+        return Outcome(self.folder, self.config, step, finished, stopped or None, self.world.size)
+
+    def _follow(self) -> int:
+        """The loop of a process that only lends its slice. The signal that stopped it, or 0."""
+        while self.training.step < self.config.steps:
+            self.training.run_step()
+            if stopped := self._stopped():
+                return stopped
+        return 0
+
+    def _stopped(self) -> int:
+        """The signal that any process has received, or 0: all agree, after the same step."""
+        return self.world.largest(self.signals.received or 0, self.training.device)
+
+    def _go(self) -> int:
         training, steps = self.training, self.config.steps
         self.journal = Journal(self.folder, training.step)
         self.sheet = Sheet(training) if training.graph.outputs[0].kind == "image" else None
         self.speed = Speed(training.step)
         self.values: dict[str, float] = {}
-        told = 0.0
+        told, stopped = 0.0, 0
         try:
-            while training.step < steps and self.signals.received is None:
+            while training.step < steps and not stopped:
                 training.run_step()
+                stopped = self._stopped()
                 self._after_step()
                 if time.monotonic() - told > 0.5:
                     told = time.monotonic()
@@ -200,9 +232,7 @@ class _Run:
             self.on_status(self._status())
         finally:
             self.journal.close()
-        return Outcome(
-            self.folder, self.config, training.step, training.step >= steps, self.signals.received
-        )
+        return stopped
 
     def _after_step(self) -> None:
         step, steps, request = self.training.step, self.config.steps, self.request
@@ -236,14 +266,16 @@ class _Run:
             return False
         self.measured = {}
         for metric in self.metrics:
-            self.measured |= metric.measure(self.training)
+            measured = metric.measure(self.training)
+            self.measured |= {name: float(value) for name, value in measured.items()}
         self.journal.scalars(
             step, {f"metric/{name}": value for name, value in self.measured.items()}
         )
         first = self.metrics[0]
         value = self.measured[first.name]
-        better = self.best is None or (
-            value > self.best if first.higher_is_better else value < self.best
+        better = not math.isnan(value) and (
+            self.best is None
+            or (value > self.best if first.higher_is_better else value < self.best)
         )
         if better:
             self.best = value
@@ -294,9 +326,6 @@ class _Run:
         if training.graph.outputs[0].kind != "image" or len(self.data) < 8:
             return []
         return [Coverage(self.data, training.graph, training.device).metric()]
-
-    def _stored(self, name: str) -> dict[str, Any]:
-        return dict(self.checkpoint.content["metrics"].get(name, {})) if self.checkpoint else {}
 
     @property
     def _batch_size(self) -> int:
@@ -356,21 +385,50 @@ def steps_in(minutes: float, seconds_a_step: float) -> int:
 
 
 def _threads(request: Request, stored: int | None) -> int | None:
-    wanted = request.threads
+    """The thread count that was chosen or stored; None where it is to be measured."""
+    wanted = request.threads or threads_from_environment()
     if stored is None:
         return wanted
     if wanted not in (None, stored) and "threads" not in request.accept:
         raise CheckpointError(
             "The run was started with another thread count, and the weights depend on it",
-            seen=f"--threads {wanted}, stored {stored}",
-            repair="Leave --threads out, or accept it with --accept threads",
+            seen=f"{wanted} by --threads or OMP_NUM_THREADS, stored {stored}",
+            repair=f"Give --threads {stored}, or accept the change with --accept threads",
         )
     return wanted or stored
 
 
+def _resumed_system(
+    stored: SystemSource, wanted: str | None, accepted: tuple[str, ...]
+) -> tuple[type[System], SystemSource]:
+    """The stored system, from the user's own file where it was one. Raises `CheckpointError` for any other."""
+    found = systems.load(wanted)[1] if wanted else stored
+    if found.name != stored.name or (found.file and not stored.file):
+        raise CheckpointError(
+            "The run was started with another system",
+            seen=f"{stored.file or stored.name}, now {wanted}",
+            repair="Leave --system out, or start anew beside it with --force",
+        )
+    file = wanted if found.file else None
+    return systems.load_recorded(stored, file=file, accept_changed="system" in accepted), found
+
+
+def _latest(ready: Plan) -> Checkpoint | None:
+    """The checkpoint, read again under the lock: another process may have trained while the data was read."""
+    path = ready.folder.checkpoint
+    latest = Checkpoint.load(path) if path.exists() else None
+    if latest and (ready.checkpoint is None or latest.config != ready.checkpoint.config):
+        raise CheckpointError(
+            f"{path} has changed since it was looked at",
+            seen="Another process trained in its folder",
+            repair="Run the same command again",
+        )
+    return latest
+
+
 def _check_data(checkpoint: Checkpoint, data: Dataset, accept: tuple[str, ...]) -> None:
     stored = checkpoint.content["data"]
-    if stored.get("digest") != data.digest and "data" not in accept:
+    if str(stored.get("digest")) != data.digest and "data" not in accept:
         raise CheckpointError(
             "The run was started with other data",
             seen=f"{len(data)} images of digest {data.digest[:12]}, stored {stored.get('count')} of "

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,15 @@ def load_recorded(
 ) -> type[System]:
     """The system that a checkpoint records. A user's own needs `file` again, unchanged.
 
-    Raises `CheckpointError`.
+    Raises `CheckpointError`. Never loads a file that only the checkpoint names.
     """
     if source.file is None:
+        if source.name not in names():
+            raise CheckpointError(
+                "The checkpoint's system is not one of this version",
+                seen=f"{source.name!r:.60}",
+                repair=f"Its systems are {', '.join(names())}",
+            )
         return load(source.name)[0]
     if file is None:
         raise CheckpointError(
@@ -100,16 +107,24 @@ def _load_file(path: Path) -> tuple[type[System], SystemSource]:
 
 
 def _only_system(module: ModuleType, reference: str) -> type[System]:
-    found = [
+    found = {
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, System) and not inspect.isabstract(member)
         if member.__module__ == module.__name__
-    ]
+    }
     if len(found) != 1:
         raise InputError(
             f"{reference} does not define a system",
             seen=f"{len(found)} final subclasses of gan.trainer.System",
             repair="Define exactly one",
         )
-    return found[0]
+    system = found.pop()
+    name = getattr(system, "name", None)
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise InputError(
+            f"The system of {reference} has no usable name",
+            seen=f"name {name!r:.60}",
+            repair=f'Add to class {system.__name__}: name = "my-gan"',
+        )
+    return system

@@ -1,0 +1,74 @@
+"""The public names, and what importing and sampling may load."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from gan import runtime
+from gan.runtime import Generator
+
+PUBLIC = [
+    "CheckpointError",
+    "DatasetError",
+    "DeviceUnavailableError",
+    "Draw",
+    "ExportError",
+    "Field",
+    "GanError",
+    "Generator",
+    "InputError",
+    "ModelFileError",
+    "ParityError",
+    "Signature",
+    "TrainingDivergedError",
+]
+
+
+def python(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_public_names_are_these() -> None:
+    assert runtime.__all__ == PUBLIC
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(runtime, name).__name__ == name for name in PUBLIC)
+
+
+def test_importing_loads_no_engine_and_no_trainer() -> None:
+    heavy = "onnxruntime PIL torch onnx typer gan.trainer gan.export"
+    code = "import sys, gan.runtime; print(*[m for m in sys.argv[1:] if m in sys.modules])"
+    assert python(code, *heavy.split()) == ""
+
+
+def test_the_check_of_loaded_modules_sees_what_is_loaded() -> None:
+    code = "import sys, gan.runtime; print(*[m for m in sys.argv[1:] if m in sys.modules])"
+    assert python(code, "numpy", "PIL", "gan.runtime.latents") == "numpy gan.runtime.latents"
+
+
+def test_another_process_without_torch_samples_the_same_bytes(
+    generator: Generator, labelled_path: Path
+) -> None:
+    code = """
+import hashlib, sys
+for name in ("torch", "onnx", "onnxscript", "typer", "gan.trainer", "gan.export"):
+    sys.modules[name] = None  # importing it now raises ImportError
+from gan.runtime import Generator
+generator = Generator(sys.argv[1], device="cpu", threads=1, micro_batch=5)
+generator.images(1, seed=1)
+print(hashlib.sha256(generator.sample(40, seed=2**63, start=7).tobytes()).hexdigest(), generator.verify())
+"""
+    here = hashlib.sha256(generator.sample(40, seed=2**63, start=7).tobytes()).hexdigest()
+    assert python(code, str(labelled_path)) == f"{here} exact"
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (Path(runtime.__file__).parent / "py.typed").is_file()

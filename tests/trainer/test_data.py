@@ -1,0 +1,430 @@
+"""Folders, zips and the digits become the same prepared pixels, whatever the workers; bad files are told apart."""
+
+from __future__ import annotations
+
+import logging
+import random
+import struct
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan.runtime.errors import DatasetError
+from gan.trainer import data as module
+from gan.trainer.data import (
+    DIGITS,
+    Dataset,
+    default_resolution,
+    digits,
+    load_dataset,
+    source_name,
+)
+
+from .conftest import CPU, encoded
+
+
+def picture(number: int, size: int = 8, channels: int = 3) -> np.ndarray[Any, Any]:
+    shape = (size, size, channels) if channels > 1 else (size, size)
+    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+
+
+def write_folder(root: Path, files: Mapping[str, bytes]) -> str:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return str(root)
+
+
+def write_zip(path: Path, files: Mapping[str, bytes], **options: Any) -> str:
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return str(path)
+
+
+def load(path: str, **options: Any) -> Dataset:
+    return load_dataset(path, **{"resolution": 8, **options})
+
+
+NAMES = ["10/a.png", "2/b.jpg", "2/c.png", "1/d.webp", "1/deep/er/e.bmp"]
+PICTURES = {
+    name: encoded(picture(i), {"jpg": "JPEG"}.get(name[-3:], name.rpartition(".")[2].upper()))
+    for i, name in enumerate(NAMES)
+}
+
+
+def test_sub_folders_are_classes_in_natural_order(tmp_path: Path) -> None:
+    data = load(write_folder(tmp_path, PICTURES))
+    assert data.classes == ("1", "2", "10")
+    # files in the order of their names: 1/d, 1/deep/er/e, 10/a, 2/b, 2/c
+    assert data.labels is not None and data.labels.dtype == np.int64
+    assert data.labels.tolist() == [0, 0, 2, 1, 1]
+    assert data.pixels.shape == (5, 3, 8, 8)
+    assert np.array_equal(data.pixels[2], picture(0).transpose(2, 0, 1))
+    assert np.array_equal(data.pixels[4], picture(2).transpose(2, 0, 1))
+    assert data.info.classes == data.classes
+    assert (data.info.channels, data.info.height, data.info.width) == (3, 8, 8)
+
+
+def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
+    data = load(write_folder(tmp_path, {f"{i}.png": encoded(picture(i)) for i in (3, 1, 2)}))
+    assert (data.classes, data.labels, len(data)) == ((), None, 3)
+    assert np.array_equal(data.pixels[0], picture(1).transpose(2, 0, 1))
+
+
+def test_one_sub_folder_alone_makes_no_classes(tmp_path: Path) -> None:
+    data = load(write_folder(tmp_path, {f"cats/{i}.png": encoded(picture(i)) for i in range(3)}))
+    assert (data.classes, data.labels, len(data)) == ((), None, 3)
+
+
+def test_an_image_beside_the_sub_folders_makes_it_all_one_set(tmp_path: Path) -> None:
+    data = load(write_folder(tmp_path, {**PICTURES, "loose.png": encoded(picture(9))}))
+    assert (data.classes, data.labels, len(data)) == ((), None, 6)
+
+
+def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    clutter = {
+        "readme.txt": b"words",
+        ".hidden.png": encoded(picture(7)),
+        "2/._b.jpg": encoded(picture(7)),
+        ".thumbnails/x.png": encoded(picture(7)),
+        "2/.cache/x.png": encoded(picture(7)),
+        "__MACOSX/2/b.jpg": encoded(picture(7)),
+        "movie.mp4": b"",
+    }
+    plain = load(write_folder(tmp_path / "a", PICTURES))
+    zipped = load(write_zip(tmp_path / "a.zip", {**PICTURES, **clutter}))
+    assert zipped.digest == plain.digest and not zipped.skipped
+    del clutter["__MACOSX/2/b.jpg"]  # Apple's, in zips only
+    assert load(write_folder(tmp_path / "b", {**PICTURES, **clutter})).digest == plain.digest
+
+
+def test_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
+    assert len(load(write_folder(tmp_path, {"A.PNG": encoded(picture(0))}))) == 1
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_of_a_folder_is_the_same_data(tmp_path: Path, compression: int) -> None:
+    folder = load(write_folder(tmp_path / "pets", PICTURES))
+    shuffled = {name: PICTURES[name] for name in reversed(NAMES)}
+    zipped = load(write_zip(tmp_path / "pets.zip", shuffled, compression=compression))
+    assert zipped.name == folder.name == "pets"
+    assert zipped.classes == folder.classes and zipped.digest == folder.digest
+    assert np.array_equal(zipped.pixels, folder.pixels)
+    assert zipped.labels is not None and folder.labels is not None
+    assert zipped.labels.tolist() == folder.labels.tolist()
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    files = {f"{i % 3}/{i}.png": encoded(picture(i, size=9 + i % 5)) for i in range(60)}
+    files["1/bad.png"] = b"not a picture"
+    for path in (write_folder(tmp_path / "a", files), write_zip(tmp_path / "a.zip", files)):
+        one, eight = load(path, workers=1), load(path, workers=8)
+        assert len(one) == 60
+        assert np.array_equal(one.pixels, eight.pixels)
+        assert one.digest == eight.digest and one.skipped == eight.skipped
+
+
+def test_warnings_of_decoders_neither_lose_an_image_nor_leave_a_filter_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_folder(tmp_path, {f"{i}.png": encoded(picture(i)) for i in range(200)})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # every picture of 64 pixels warns
+    before = list(warnings.filters)
+    assert len(load(path, workers=8)) == 200  # warnings are errors in these tests
+    assert warnings.filters == before
+
+
+def test_any_change_of_pixels_labels_or_classes_changes_the_digest(tmp_path: Path) -> None:
+    base = {f"{c}/{i}.png": encoded(picture(i)) for i, c in enumerate("aab")}
+    changed = encoded(picture(0) ^ np.eye(8, dtype=np.uint8)[..., None])
+    variants: list[Mapping[str, bytes]] = [
+        base,
+        {**base, "a/0.png": changed},
+        {"a/0.png": base["a/0.png"], "b/1.png": base["a/1.png"], "b/2.png": base["b/2.png"]},
+        {name.replace("b/", "c/"): data for name, data in base.items()},
+        {**base, "a/3.png": encoded(picture(3))},
+        {name.replace("/", ""): data for name, data in base.items()},
+    ]
+    digests = [
+        load(write_folder(tmp_path / str(i), files)).digest for i, files in enumerate(variants)
+    ]
+    assert len(set(digests)) == len(variants)
+    assert load(write_folder(tmp_path / "again", base)).digest == digests[0]
+
+
+def test_all_grey_images_give_one_channel_and_any_other_three(tmp_path: Path) -> None:
+    grey = {f"{i}.png": encoded(picture(i, channels=1)) for i in range(3)}
+    data = load(write_folder(tmp_path / "grey", grey))
+    assert data.pixels.shape == (3, 1, 8, 8)
+    assert np.array_equal(data.pixels[0, 0], picture(0, channels=1))
+    mixed = write_folder(tmp_path / "mixed", {**grey, "z.png": encoded(picture(0))})
+    assert load(mixed).pixels.shape == (4, 3, 8, 8)
+    assert load(mixed, channels=1).pixels.shape == (4, 1, 8, 8)
+    assert load(mixed, channels=4).pixels.shape == (4, 4, 8, 8)
+
+
+def test_an_unreadable_file_does_not_decide_the_channels(tmp_path: Path) -> None:
+    grey = {"a.png": encoded(picture(0, channels=1)), "b.png": b"", "c.png": b"GIF89a"}
+    assert load(write_folder(tmp_path, grey)).pixels.shape == (1, 1, 8, 8)
+
+
+def test_images_that_cannot_be_used_are_counted_by_reason_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = encoded(picture(0, size=64), "JPEG")
+    files = {
+        "a/good.png": encoded(picture(1)),
+        "a/empty.png": b"",
+        "a/words.png": b"These are words.",
+        "b/cut.jpg": whole[: len(whole) // 2],
+        "b/good.png": encoded(picture(2)),
+    }
+    with caplog.at_level(logging.WARNING, "gan.trainer"):
+        data = load(write_folder(tmp_path, files))
+    assert data.skipped == {"not an image": 2, "damaged": 1}
+    assert data.labels is not None and data.labels.tolist() == [0, 1]
+    assert np.array_equal(data.pixels[1], picture(2).transpose(2, 0, 1))
+    logged = sorted(record.getMessage() for record in caplog.records)
+    assert logged == [
+        "Skipped a/empty.png: not an image",
+        "Skipped a/words.png: not an image",
+        "Skipped b/cut.jpg: damaged",
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    path = write_folder(tmp_path, {"good.png": encoded(picture(0))})
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    data = load(path)
+    assert len(data) == 1 and data.skipped == {"FileNotFoundError": 1}
+
+
+def test_a_file_that_is_too_large_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_MEMBER_BYTES", 1 << 20)
+    path = write_folder(tmp_path, {"good.png": encoded(picture(0)), "huge.png": bytes(1 << 21)})
+    assert load(path).skipped == {"more than 1 MB": 1}
+
+
+def test_no_usable_image_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "pets", {"a.png": b"", "b.png": b"", "c.jpg": b"x"})
+    with pytest.raises(DatasetError, match=r"pets holds no usable image\. 3 x not an image"):
+        load(path)
+
+
+def test_no_image_at_all_is_an_error_with_the_suffixes(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"holds no images.*\.png"):
+        load(write_folder(tmp_path / "a", {"a.txt": b"words"}))
+    with pytest.raises(DatasetError, match="holds no images"):
+        load(write_zip(tmp_path / "a.zip", {"a.txt": b"words"}))
+
+
+@pytest.mark.parametrize("name", ["missing", "words.txt", "words.zip"])
+def test_a_path_that_is_no_data_is_an_error(tmp_path: Path, name: str) -> None:
+    if name != "missing":
+        (tmp_path / name).write_bytes(b"words")
+    with pytest.raises(DatasetError, match=f"{name} cannot be used as data"):
+        load(str(tmp_path / name))
+
+
+def test_an_image_that_is_not_square_stops_with_its_name_and_the_choices(tmp_path: Path) -> None:
+    wide = np.zeros((6, 10, 3), np.uint8)
+    path = write_folder(tmp_path, {"a/1.png": encoded(picture(0)), "b/wide.png": encoded(wide)})
+    with pytest.raises(DatasetError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert all(part in message for part in ("b/wide.png", "10 x 6", "--fit crop or pad or stretch"))
+    for fit in ("crop", "pad", "stretch"):
+        assert len(load(path, fit=fit)) == 2
+
+
+def test_pixels_beyond_the_memory_limit_live_in_a_file(tmp_path: Path) -> None:
+    files = {f"{i}.png": encoded(picture(i)) for i in range(20)} | {"05.png": b""}
+    path = write_folder(tmp_path / "a", files)
+    memory = load(path)
+    disk = load(path, memory_limit=21 * 3 * 8 * 8 - 1, scratch=tmp_path / "run" / "data")
+    assert isinstance(disk.pixels, np.memmap) and not isinstance(memory.pixels, np.memmap)
+    assert [file.stat().st_size for file in (tmp_path / "run" / "data").iterdir()] == [21 * 192]
+    assert np.array_equal(disk.pixels, memory.pixels) and disk.digest == memory.digest
+    rows = torch.tensor([3, 1])
+    assert torch.equal(disk.images(rows, CPU), memory.images(rows, CPU))
+    assert not isinstance(load(path, memory_limit=21 * 192).pixels, np.memmap)
+
+
+def test_a_second_process_in_one_folder_does_not_overwrite_the_pixels_of_the_first(
+    tmp_path: Path,
+) -> None:
+    paths = [
+        write_folder(tmp_path / name, {f"{i}.png": encoded(picture(i + seed)) for i in range(9)})
+        for seed, name in ((0, "a"), (50, "b"))
+    ]
+    first = load(paths[0], memory_limit=10, scratch=tmp_path / "run")
+    before = np.array(first.pixels)
+    load(paths[1], memory_limit=10, scratch=tmp_path / "run")
+    assert np.array_equal(first.pixels, before)
+
+
+def test_pixels_beyond_the_memory_limit_without_a_folder_are_an_error(tmp_path: Path) -> None:
+    path = write_folder(tmp_path, {"a.png": encoded(picture(0))})
+    with pytest.raises(DatasetError, match="192 bytes of pixels, limit 100"):
+        load(path, memory_limit=100)
+
+
+# Zips made to hurt.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.png", "a/../../evil.png", "/etc/evil.png", "C:/evil.png", "\\\\host\\evil.png"],
+)
+def test_a_zip_whose_names_leave_it_is_refused(tmp_path: Path, name: str) -> None:
+    path = write_zip(
+        tmp_path / "a.zip", {"good.png": encoded(picture(0)), name: encoded(picture(1))}
+    )
+    with pytest.raises(DatasetError, match="absolute or parent paths"):
+        load(path)
+
+
+def test_a_zip_with_two_members_of_one_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", encoded(picture(0)))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a.png", encoded(picture(1)))
+    with pytest.raises(DatasetError, match="members of one name"):
+        load(str(path))
+
+
+def test_a_zip_with_encrypted_members_is_refused(tmp_path: Path) -> None:
+    path = Path(write_zip(tmp_path / "a.zip", {"a.png": encoded(picture(0))}))
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match="encrypted members"):
+        load(str(path))
+
+
+@pytest.mark.parametrize(("size", "refused"), [(150_000, False), (400_000, True)])
+def test_a_zip_that_swells_beyond_two_hundred_times_is_refused(
+    tmp_path: Path, size: int, refused: bool
+) -> None:
+    noise = random.Random(0).randbytes(1000)
+    member = noise + bytes(size)  # deflated to about 1,150 and 1,400 bytes
+    files = {"good.png": encoded(picture(0)), "zeros.png": member}
+    path = write_zip(tmp_path / "a.zip", files, compression=zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("zeros.png")
+        assert (info.file_size > 200 * info.compress_size) == refused
+    if refused:
+        with pytest.raises(DatasetError, match="compression beyond 200:1"):
+            load(path)
+    else:
+        assert load(path).skipped == {"not an image": 1}
+
+
+def test_a_zip_with_a_member_or_a_number_of_members_beyond_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_zip(tmp_path / "a.zip", {f"{i}.png": encoded(picture(i)) for i in range(3)})
+    monkeypatch.setattr(module, "MAX_MEMBERS", 2)
+    with pytest.raises(DatasetError, match="too many members"):
+        load(path)
+    monkeypatch.setattr(module, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(module, "MAX_MEMBER_BYTES", 100)
+    with pytest.raises(DatasetError, match="a member beyond the size limit"):
+        load(path)
+
+
+def test_a_member_longer_than_the_archive_says_is_not_read_on(tmp_path: Path) -> None:
+    path = Path(
+        write_zip(tmp_path / "a.zip", {"a.png": encoded(picture(0)), "b.png": encoded(picture(1))})
+    )
+    data = bytearray(path.read_bytes())
+    claimed = struct.pack("<I", 10)  # of the first member, in both of its headers
+    data[22:26] = claimed
+    central = data.index(b"PK\x01\x02")
+    data[central + 24 : central + 28] = claimed
+    path.write_bytes(data)
+    assert len(load(str(path))) == 1
+
+
+def test_damaged_zips_are_refused_or_read_and_never_a_crash(tmp_path: Path) -> None:
+    files = {f"{i % 2}/{i}.png": encoded(picture(i)) for i in range(6)}
+    whole = Path(
+        write_zip(tmp_path / "a.zip", files, compression=zipfile.ZIP_DEFLATED)
+    ).read_bytes()
+    dice, outcomes = random.Random(5), set()
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(dice.randint(1, 6)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        if dice.random() < 0.2:
+            del data[dice.randrange(len(data)) :]
+        (tmp_path / "b.zip").write_bytes(data)
+        try:
+            outcomes |= set(load(str(tmp_path / "b.zip"), fit="crop", workers=1).skipped)
+        except DatasetError as error:
+            outcomes.add(error.seen)
+    assert len(outcomes) > 3  # many were harmed, each in its own way
+
+
+# The digits.
+
+
+def test_the_digits_are_split_once_and_for_all() -> None:
+    with np.load(DIGITS) as archive:
+        everything, labels = archive["images"], archive["labels"]
+    for split, rows in (("train", slice(0, 7000)), ("held-out", slice(7000, 10_000))):
+        pixels, ours = digits(split)  # type: ignore[arg-type]
+        assert np.array_equal(pixels, everything[rows]) and np.array_equal(ours, labels[rows])
+        assert ours.dtype == np.int64
+    train = {image.tobytes() for image in digits("train")[0]}
+    assert not train & {image.tobytes() for image in digits("held-out")[0]}
+
+
+def test_the_digits_need_no_path() -> None:
+    data = load_dataset(None, resolution=28)
+    assert data.name == source_name(None) == "digits" and data.classes == tuple("0123456789")
+    assert data.pixels.shape == (7000, 1, 28, 28) and default_resolution(None) == 28
+    assert data.labels is not None and np.bincount(data.labels).min() > 500
+
+
+def test_the_digits_come_in_other_sizes_and_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, labels = digits("train")
+    monkeypatch.setattr(module, "digits", lambda split: (pixels[:30], labels[:30]))
+    small = load_dataset(None, resolution=14)
+    assert small.pixels.shape == (30, 1, 14, 14)
+    halves = pixels[:30].reshape(30, 14, 2, 14, 2).mean((2, 4))
+    assert np.abs(small.pixels[:, 0] - halves).mean() < 8
+    colour = load_dataset(None, resolution=28, channels=3)
+    assert np.array_equal(colour.pixels, np.repeat(pixels[:30, None], 3, 1))
+    assert colour.labels is not None and np.array_equal(colour.labels, labels[:30])
+
+
+def test_names_come_from_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source_name(str(tmp_path / "pets.zip")) == "pets"
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    assert source_name(".") == "photos"
+    assert default_resolution(".") == 64
+
+
+def test_images_reach_the_device_in_minus_one_to_one() -> None:
+    pixels = np.array([0, 51, 127, 128, 255], np.uint8).reshape(5, 1, 1, 1)
+    data = Dataset("x", pixels, np.arange(5), ("a", "b"))
+    values = data.images(torch.tensor([4, 0, 1, 3, 2]), CPU)
+    assert values.shape == (5, 1, 1, 1) and values.dtype == torch.float32
+    expected = [1.0, -1.0, -0.6, 128 / 127.5 - 1, 127 / 127.5 - 1]
+    assert values.flatten().tolist() == pytest.approx(expected, abs=1e-6)
+    assert data.labels_of(torch.tensor([4, 0]), CPU).tolist() == [4, 0]
+    assert pixels.flatten().tolist() == [0, 51, 127, 128, 255]

@@ -1,0 +1,206 @@
+"""Coverage and density against a loop over pairs, on cases with known answers, and of known generators."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan.runtime.generator import draw_field
+from gan.runtime.signature import Draw, Field
+from gan.trainer.data import Dataset, load_dataset
+from gan.trainer.metrics import Coverage, coverage_and_density, coverage_within, run_averaged
+from gan.trainer.system import Graph, Live, image_field
+
+from .conftest import CPU, images
+
+
+def cloud(seed: int, count: int = 60, dims: int = 5, shift: float = 0.0) -> Tensor:
+    values = np.random.default_rng(seed).normal(size=(count, dims)) + shift
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def by_loops(real: Tensor, fake: Tensor, k: int) -> tuple[float, float]:
+    """Naeem et al. 2020, eqs. 5 and 6, pair by pair in float64."""
+    r, f = real.double().numpy(), fake.double().numpy()
+    covered, inside = 0, 0
+    for i in range(len(r)):
+        others = sorted(np.linalg.norm(r[i] - r[j]) for j in range(len(r)) if j != i)
+        radius = others[k - 1]
+        hits = sum(np.linalg.norm(r[i] - f[j]) < radius for j in range(len(f)))
+        covered += hits > 0
+        inside += int(hits)
+    return covered / len(r), inside / (k * len(f))
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.5])
+def test_they_are_those_of_a_loop_over_pairs(k: int, shift: float) -> None:
+    real, fake = cloud(0), cloud(1, count=40, shift=shift)
+    expected = by_loops(real, fake, k)
+    assert coverage_and_density(real, fake, k) == pytest.approx(expected, abs=1e-6)
+    assert 0 < expected[0] < 1  # a case that says something
+
+
+def test_a_common_offset_changes_nothing() -> None:
+    real, fake = cloud(0, shift=300.0), cloud(1, shift=300.5)
+    expected = by_loops(real, fake, 5)
+    assert coverage_and_density(real, fake) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_reals_themselves_cover_all_at_density_one() -> None:
+    assert coverage_and_density(cloud(0), cloud(0)) == (1.0, 1.0)
+
+
+def test_samples_of_the_same_distribution_cover_nearly_all() -> None:
+    coverage, density = coverage_and_density(cloud(0, 400, 3), cloud(1, 400, 3))
+    assert coverage == pytest.approx(1 - 2**-5, abs=0.04)  # 1 - (1/2)^k, Naeem et al., section 3.3
+    assert density == pytest.approx(1.0, abs=0.1)
+
+
+def test_far_samples_cover_nothing() -> None:
+    assert coverage_and_density(cloud(0), cloud(1, shift=100.0)) == (0.0, 0.0)
+
+
+def test_collapsed_samples_cover_little_however_many_and_good_they_are() -> None:
+    real = cloud(0, 200)
+    one = real[:1].expand(500, -1) + 1e-3
+    coverage, _ = coverage_and_density(real, one)
+    assert 0 < coverage < 0.15
+    half = torch.cat([real[:100] + 1e-3])
+    assert 0.5 < coverage_and_density(real, half)[0] < 1.0
+
+
+def test_few_reals_lower_k() -> None:
+    assert coverage_and_density(cloud(0, 3), cloud(0, 3)) == (1.0, 1.0)
+
+
+def test_within_classes_a_mixed_up_label_is_seen() -> None:
+    real = torch.cat([cloud(0), cloud(1, shift=50.0)])
+    labels = torch.arange(2).repeat_interleave(60)
+    assert coverage_and_density(real, real)[0] == 1.0
+    assert coverage_within(real, real, labels, labels) == {0: 1.0, 1: 1.0}
+    assert coverage_within(real, real, labels, 1 - labels) == {0: 0.0, 1: 0.0}
+
+
+def test_within_classes_each_is_judged_by_its_own() -> None:
+    real, fake = torch.cat([cloud(0), cloud(1)]), torch.cat([cloud(2), cloud(3, shift=1.0)])
+    labels = torch.arange(2).repeat_interleave(60)
+    within = coverage_within(real, fake, labels, labels)
+    assert within[0] == pytest.approx(by_loops(real[:60], fake[:60], 5)[0])
+    assert within[1] == pytest.approx(by_loops(real[60:], fake[60:], 5)[0])
+    assert within[0] > within[1]
+
+
+def test_within_classes_a_class_without_fakes_is_not_covered_and_a_small_one_left_out() -> None:
+    real = torch.cat([cloud(0), cloud(1), cloud(2, count=5)])
+    labels = torch.cat([torch.arange(2).repeat_interleave(60), torch.full((5,), 2)])
+    within = coverage_within(real, cloud(0), labels, torch.zeros(60, dtype=torch.long))
+    assert within == {0: 1.0, 1: 0.0}
+
+
+# The metric of a training. The "generators" below hand out pictures from a list.
+
+
+class Replay(nn.Module):
+    """Gives the pictures of a list, one after the other, for any input."""
+
+    def __init__(self, pictures: Tensor) -> None:
+        super().__init__()
+        self.pictures, self.given = pictures, 0
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        self.given += len(z)
+        return self.pictures[self.given - len(z) : self.given]
+
+
+def replaying(data: Dataset, pictures: Tensor, label_name: str = "label") -> tuple[Graph, Live]:
+    inputs = [Field("z", (2,), draw=Draw("normal"))]
+    if data.classes:
+        last = float(len(data.classes) - 1)
+        inputs.append(
+            Field(label_name, (), "label", "int64", (0.0, last), Draw("choice", stream=1))
+        )
+    graph = Graph(
+        tuple(inputs), (image_field(data.info),), lambda nets: Replay(pictures), data.classes
+    )
+    return graph, cast(Live, SimpleNamespace(averaged={}))
+
+
+def every(data: Dataset, step: int, start: int = 0) -> Tensor:
+    return data.images(np.arange(start, len(data), step), CPU)
+
+
+def test_a_generator_that_gives_other_reals_scores_one() -> None:
+    data = images(200, 16)
+    graph, live = replaying(data, every(data, 2, start=1))
+    metric = Coverage(data, graph, CPU).metric()
+    values = metric.measure(live)
+    assert metric.name == "coverage" and metric.higher_is_better and metric.good[0] == 0.7
+    assert values["coverage"] == 1.0
+    assert set(values) == {"coverage", "density"}
+
+
+def test_a_generator_that_gives_one_picture_scores_next_to_nothing() -> None:
+    data = images(200, 16)
+    graph, live = replaying(data, every(data, 200).expand(100, -1, -1, -1))
+    assert Coverage(data, graph, CPU).measure(live)["coverage"] < 0.1
+
+
+def test_a_generator_of_noise_scores_nothing_on_digits_and_other_digits_nearly_all() -> None:
+    data = load_dataset(None, resolution=28)
+    noise = torch.rand(512, 1, 28, 28) * 2 - 1
+    graph, live = replaying(data, noise)
+    coverage = Coverage(data, graph, CPU)
+    assert coverage.measure(live)["coverage"] == 0.0
+    assert coverage.real_to_real > 0.9  # digits cover digits: the features tell them from noise
+
+
+@pytest.mark.parametrize("label_name", ["label", "kind"])
+def test_with_classes_the_worst_one_is_named(label_name: str) -> None:
+    data = images(240, 16, classes=2)
+    data.labels = np.repeat(np.arange(2), 120)
+    graph, live = replaying(data, every(data, 2, start=1), label_name)
+    coverage = Coverage(data, graph, CPU)
+    # what the metric will ask for: labels drawn by the latent stream, as many of each as may be
+    asked = draw_field(graph.inputs[1], 0, range(120))
+    assert set(asked.tolist()) == {0, 1}
+    # class 0 as asked, and for class 1 always one picture
+    zeros, one = data.images(np.arange(1, 120, 2), CPU), data.images(np.array([121]), CPU)
+    pictures = torch.stack([zeros[i % 60] if kind == 0 else one[0] for i, kind in enumerate(asked)])
+    graph, live = replaying(data, pictures, label_name)
+    values = Coverage(data, graph, CPU).measure(live)
+    assert set(values) == {"coverage", "density", "class_coverage", "worst_class_coverage"}
+    assert values["worst_class_coverage"] < 0.4 < values["class_coverage"]
+    assert coverage.real_to_real > 0
+
+
+def test_the_same_networks_measure_the_same_twice() -> None:
+    data = images(64, 8)
+    network = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+    z = Field("z", (2,), draw=Draw("normal"))
+    graph = Graph((z,), (image_field(data.info),), lambda nets: nets["G"])
+    live = cast(Live, SimpleNamespace(averaged={"G": network}))
+    coverage = Coverage(data, graph, CPU)
+    first = coverage.measure(live)
+    torch.manual_seed(5)
+    assert coverage.measure(live) == first == Coverage(data, graph, CPU).measure(live)
+
+
+def test_running_in_chunks_changes_nothing() -> None:
+    network = nn.Linear(3, 4)
+    fields = (Field("a", (3,)), Field("b", (3,)))
+
+    class Sum(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+            return network(a - b), a
+
+    graph = Graph(fields, (Field("x", (4,)),), lambda nets: Sum())
+    inputs = {"b": torch.randn(10, 3), "a": torch.randn(10, 3)}
+    live = cast(Live, SimpleNamespace(averaged={}))
+    out = run_averaged(graph, live, inputs, chunk=4)
+    assert torch.allclose(out, network(inputs["a"] - inputs["b"]), atol=1e-6)

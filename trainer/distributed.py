@@ -1,0 +1,99 @@
+"""Several processes that train one model: torchrun's ranks, each with its slice of every batch.
+
+No wrapper around the networks: gradients are averaged in one flat all-reduce after each backward pass, which leaves
+penalties that differentiate twice as they are. One process is a world of size 1, where everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among `size` that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that measures, writes and tells."""
+        return self.rank == 0
+
+    def slice(self, batch: Tensor) -> Tensor:
+        """This rank's part of a global batch: every size-th row."""
+        return batch[self.rank :: self.size]
+
+    @torch.no_grad()
+    def average(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
+        """Average the gradients over all ranks in place, and return the average of `loss`."""
+        if self.size == 1:
+            return loss.detach()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([loss.detach().reshape(1), *(g.reshape(-1) for g in gradients)])
+        dist.all_reduce(flat)
+        flat /= self.size
+        parts = flat[1:].split([g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return flat[0]
+
+    def largest(self, value: int, device: torch.device) -> int:
+        """The largest of the ranks' values, the same on all."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], device=device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return int(shared.item())
+
+    def wait(self) -> None:
+        """Return when every rank is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = World()
+
+
+def check_batch(size: int, world: World) -> None:
+    """Raise `InputError` unless a batch can be dealt out evenly."""
+    if size % world.size:
+        raise InputError(
+            "The batch cannot be dealt out evenly",
+            seen=f"{size} images over {world.size} processes",
+            repair=f"Choose a --batch-size that is a multiple of {world.size}",
+        )
+
+
+def local_device(name: str) -> str:
+    """Under torchrun "auto" and "cuda" mean the GPU of this process's local rank."""
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is None or not torch.cuda.is_available() or name not in ("auto", "cuda"):
+        return name
+    return f"cuda:{rank}"
+
+
+@contextlib.contextmanager
+def join(device: torch.device) -> Iterator[World]:
+    """The world that torchrun's environment describes; of size 1 without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
