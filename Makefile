@@ -14,7 +14,7 @@ bin := .venv/bin
 	touch $@
 
 # Steps of the demo; `make check` runs it with 20.
-steps ?= 2500
+steps ?= 3000
 demo_dir ?= runs/demo
 demo: .venv/ready
 	$(bin)/gan train --out $(demo_dir) --steps $(steps)

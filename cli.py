@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .export import Report
     from .runtime import Generator
     from .trainer.progress import Status
-    from .trainer.train import Plan
+    from .trainer.request import Plan
 
 
 class Group(TyperGroup):
@@ -123,7 +123,7 @@ def train(
     mirror: Annotated[bool | None, what("--mirror", help="Also train on mirrored images.")] = None,
     no_labels: Annotated[bool, what("--no-labels", help="Ignore the data's classes.")] = False,
     steps: Annotated[
-        int | None, how(help="Training steps. Default: 2,500 for the digits, else 25,000.")
+        int | None, how(help="Training steps. Default: 3,000 for the digits, else 25,000.")
     ] = None,
     minutes: Annotated[
         float | None, how(help="Instead of --steps: turned into steps once, by a speed probe.")
@@ -174,7 +174,7 @@ def train(
     need("train", "torch", "tensorboard")
     first = os.environ.get("RANK", "0") == "0"  # under torchrun one process tells
     tell(logging.INFO if first else logging.ERROR)
-    from .trainer.train import Request
+    from .trainer.request import Request
     from .trainer.train import train as run
 
     if steps is not None and minutes is not None:
@@ -210,7 +210,7 @@ def train(
         measure_every=measure_every,
     )
     if dry_run:
-        from .trainer.train import plan
+        from .trainer.request import plan
 
         print_plan(plan(request))
         return

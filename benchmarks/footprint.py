@@ -27,7 +27,7 @@ save(Generator({model!r}, device="cpu").sample(1, seed=0)[0], {image!r})
 TORCH = """
 import torch
 from PIL import Image
-from gan.runtime.generator import draw_field
+from gan.runtime.inputs import draw_field
 from gan.trainer.checkpoint import Checkpoint
 checkpoint = Checkpoint.load({checkpoint!r})
 system = checkpoint.system()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..runtime.errors import ExportError, InputError
-from ..runtime.generator import draw_field
+from ..runtime.inputs import draw_field
 from ..runtime.signature import Field, Signature
 from ..trainer.checkpoint import Checkpoint
 

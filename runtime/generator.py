@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from . import latents
 from .errors import InputError, ModelFileError, shown
 from .golden import Golden
 from .images import to_pil
+from .inputs import (
+    Array,
+    between,
+    check_input,
+    draw_field,
+    example_shape,
+    has_shape,
+    sample_bytes,
+    wanted,
+)
 from .model_file import ModelFile
 from .session import Session
-from .signature import LIMITS, Field, Signature, class_count
+from .signature import Field, Signature, class_count
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 logger = logging.getLogger("gan.runtime")
 
-Array = NDArray[Any]
 Label = int | str | Sequence[int | str]
 MICRO_BATCH = 16
 MAX_COUNT = 2**63 - 1
@@ -56,8 +64,8 @@ class Generator:
         micro_batch = latents.check_integer("micro-batch", micro_batch, 1, 4096)
         self._file = ModelFile.read(model)
         self._max_output_bytes = max_output_bytes
-        self._image_bytes = sum(_sample_bytes(field) for field in self.signature.outputs)
-        given = sum(_sample_bytes(field) for field in self.signature.inputs)
+        self._image_bytes = sum(sample_bytes(field) for field in self.signature.outputs)
+        given = sum(sample_bytes(field) for field in self.signature.inputs)
         largest = max(given, self._image_bytes)  # both are memory that a stranger's file asks for
         if largest > max_output_bytes:
             raise InputError(
@@ -155,9 +163,7 @@ class Generator:
         path = {}
         for field in self.signature.inputs:
             a, b = begin[field.name][0], end[field.name][0]
-            kind = field.draw.kind if field.draw else ""
-            move = {"normal": _slerp, "uniform": _lerp}.get(kind, _stay)
-            path[field.name] = move(a, b, steps)
+            path[field.name] = between(field, a, b, steps)
         return self(**path)[self.signature.main.name]
 
     def __call__(self, /, **inputs: ArrayLike) -> dict[str, Array]:
@@ -227,7 +233,7 @@ class Generator:
         count = len(next(iter(inputs.values())))
         arrays = self._session.run(inputs, [field.name for field in outputs])
         for field, array in zip(outputs, arrays, strict=True):
-            if not _has_shape(field, array) or len(array) != count:
+            if not has_shape(field, array) or len(array) != count:
                 raise ModelFileError(
                     f"Output {field.name} is not what the signature says",
                     seen=f"shape {list(array.shape)} for a batch of {count}",
@@ -328,7 +334,7 @@ class Generator:
                     raise InputError(
                         f"Input {field.name} is missing",
                         seen=f"{sorted(inputs)}",
-                        repair=_wanted(field),
+                        repair=wanted(field),
                     )
                 arrays[field.name] = draw_field(field, 0, range(count))
         return arrays, count
@@ -345,120 +351,6 @@ class Generator:
 
     def _zeros(self, count: int) -> dict[str, Array]:
         return {
-            field.name: np.zeros((count, *_example_shape(field)), field.dtype)
+            field.name: np.zeros((count, *example_shape(field)), field.dtype)
             for field in self.signature.inputs
         }
-
-
-def draw_field(field: Field, seed: int, indices: Sequence[int]) -> Array:
-    """The values of one input for images `indices` of `seed`: [len(indices), *shape] by latent stream v1."""
-    draw, count = field.draw, len(indices)
-    if draw is None or not all(isinstance(axis, int) for axis in field.shape):
-        raise InputError(
-            f"Input {field.name} cannot be drawn",
-            seen="It is the caller's to give",
-            repair=f"Call the generator with it: generator({field.name}=...)",
-        )
-    shape = (count, *(int(axis) for axis in field.shape))
-    if draw.kind == "fixed":
-        return np.full(shape, draw.value, field.dtype)
-    drawn = latents.words(seed, draw.stream, indices, field.size)
-    if draw.kind == "normal":
-        values: Array = latents.normals(drawn) * np.float32(draw.scale)
-    elif draw.kind == "uniform":
-        low, high = np.float32(draw.low), np.float32(draw.high)
-        values = latents.uniforms(drawn) * (high - low) + low
-    else:
-        values = latents.choices(drawn, class_count(field))
-    return values.reshape(shape).astype(field.dtype, copy=False)
-
-
-def check_input(field: Field, value: ArrayLike) -> Array:
-    """`value` as the array that the graph takes, or `InputError` that names field, value and what was wanted."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(
-            f"Input {field.name} was refused", seen=f"{error!s:.100}", repair=_wanted(field)
-        ) from error
-    wanted = np.dtype(field.dtype)
-    integers = np.issubdtype(array.dtype, np.integer)
-    fits = (
-        integers if wanted.kind in "iu" else (integers or np.issubdtype(array.dtype, np.floating))
-    )
-    if not fits:
-        raise InputError(
-            f"Input {field.name} was refused", seen=f"dtype {array.dtype}", repair=_wanted(field)
-        )
-    if not _has_shape(field, array):
-        raise InputError(
-            f"Input {field.name} was refused",
-            seen=f"shape {list(array.shape)}",
-            repair=_wanted(field),
-        )
-    _check_values(field, array)
-    return np.ascontiguousarray(array, wanted)
-
-
-def _check_values(field: Field, array: Array) -> None:
-    if array.size == 0:
-        return
-    if not np.isfinite(array).all():
-        raise InputError(
-            f"Input {field.name} was refused",
-            seen="values that are not finite",
-            repair=_wanted(field),
-        )
-    low, high = array.min().item(), array.max().item()
-    bounds = field.range or LIMITS[field.dtype]
-    if not (bounds[0] <= low and high <= bounds[1]):
-        raise InputError(
-            f"Input {field.name} was refused",
-            seen=f"values from {low} to {high}",
-            repair=_wanted(field),
-        )
-
-
-def _wanted(field: Field) -> str:
-    shape = ", ".join(["batch", *map(str, field.shape)])
-    bounds = f" with values from {field.range[0]:g} to {field.range[1]:g}" if field.range else ""
-    return f"Give {field.dtype} [{shape}]{bounds}"
-
-
-def _has_shape(field: Field, array: Array) -> bool:
-    return array.ndim == len(field.shape) + 1 and all(
-        axis == seen if isinstance(axis, int) else seen > 0
-        for axis, seen in zip(field.shape, array.shape[1:], strict=True)
-    )
-
-
-def _sample_bytes(field: Field) -> int:
-    return math.prod(_example_shape(field)) * np.dtype(field.dtype).itemsize
-
-
-def _example_shape(field: Field) -> tuple[int, ...]:
-    """The shape of one sample; an axis that the caller chooses counts as 64."""
-    return tuple(axis if isinstance(axis, int) else 64 for axis in field.shape)
-
-
-def _stay(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
-    return np.repeat(a[None], len(steps), axis=0)
-
-
-def _lerp(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
-    """Points on the straight line from a to b, at `steps` of [0, 1]: float32 [len(steps), *a.shape]."""
-    u, v = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    t = steps[:, None]
-    return ((1 - t) * u + t * v).reshape(len(steps), *a.shape).astype(np.float32)
-
-
-def _slerp(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
-    """Points on the great circle from a to b, at `steps` of [0, 1]: float32 [len(steps), *a.shape]."""
-    u, v = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    t = steps[:, None]
-    cosine = np.dot(u, v) / (np.linalg.norm(u) * np.linalg.norm(v) + 1e-300)
-    angle = math.acos(min(1.0, max(-1.0, float(cosine))))
-    if angle < 1e-6 or math.pi - angle < 1e-6:  # no unique great circle
-        return _lerp(a, b, steps)
-    path = (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / math.sin(angle)
-    return path.reshape(len(steps), *a.shape).astype(np.float32)

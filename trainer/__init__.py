@@ -1,6 +1,7 @@
 """Train GANs in PyTorch: `from gan.trainer import Request, train`, and the parts of a system of your own."""
 
 from .checkpoint import Checkpoint
+from .request import Request
 from .system import (
     Batch,
     DataInfo,
@@ -16,7 +17,7 @@ from .system import (
     Turn,
     image_field,
 )
-from .train import Outcome, Request, train
+from .train import Outcome, train
 
 __all__ = [
     "Batch",

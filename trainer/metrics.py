@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..runtime.generator import draw_field
+from ..runtime.inputs import draw_field
 from .data import Dataset
 from .features import RandomFeatures, embed
 from .system import Graph, Live, Metric

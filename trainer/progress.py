@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..runtime.generator import draw_field
 from ..runtime.images import Pixels, grid, quantize, save
+from ..runtime.inputs import draw_field
 from ..runtime.signature import class_count
 from .engine import Training
 from .metrics import run_averaged
@@ -81,7 +81,7 @@ class Journal:
         self._folder = folder
         folder.cut_metrics(step)
         folder.samples.mkdir(exist_ok=True)
-        self._board: Any = SummaryWriter(str(folder.tensorboard), purge_step=step or None)
+        self._board: Any = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._folder.append_metrics({"step": step, **values})

@@ -104,6 +104,6 @@ def _lock(descriptor: int) -> bool:
 def _step_of(line: bytes) -> float:
     """The step of a line; infinity for one cut short by a kill."""
     try:
-        return float(json.loads(line)["step"])
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else float("inf")
     except (ValueError, KeyError, TypeError):
         return float("inf")

@@ -2,74 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
 
 import torch
 
-from ..runtime.errors import CheckpointError, DeviceUnavailableError, InputError
-from . import systems
+from ..runtime.errors import CheckpointError
 from .checkpoint import Checkpoint, save
-from .config import (
-    Config,
-    Plain,
-    check_general,
-    for_steps,
-    make_config,
-    make_options,
-    parse_setting,
-    resume_config,
-)
-from .data import Dataset, default_resolution, load_dataset, open_source, source_name
-from .distributed import World, join, local_device
+from .config import Config, for_steps
+from .distributed import World, join
 from .engine import Training
 from .metrics import Coverage
 from .probe import Probe, choose_threads, threads_from_environment
 from .progress import Journal, Sheet, Speed, Status
-from .run_folder import RunFolder, choose_folder
+from .request import Plan, Request, plan
+from .run_folder import RunFolder
+from .signals import Signals
 from .system import Metric, System
-from .systems import SystemSource
 
 logger = logging.getLogger("gan.trainer")
 
-DEFAULT_STEPS, DEFAULT_DIGITS_STEPS = 25_000, 2_500
 LOG_EVERY, CHECKPOINT_SECONDS = 50, 120.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a user asks of `train`.
-
-    data: a folder, a zip, or None for the embedded digits. given: the settings chosen by name, the rest is the
-    preset's. settings: the same as NAME=VALUE texts. The other fields change no weights, but for threads, whose
-    number is part of a checkpoint.
-    """
-
-    data: str | None = None
-    system: str | None = None
-    given: Mapping[str, Plain] = field(default_factory=dict)
-    settings: tuple[str, ...] = ()
-    minutes: float | None = None
-    out: Path | None = None
-    force: bool = False
-    accept: tuple[str, ...] = ()
-    threads: int | None = None
-    device: str = "auto"
-    workers: int = 2
-    checkpoint_every: int | None = None
-    sample_every: int | None = None
-    measure_every: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,57 +43,6 @@ class Outcome:
     signal: int | None = None
     processes: int = 1
     new: bool = True
-
-
-@dataclass
-class Plan:
-    """A request resolved against preset, data and an earlier checkpoint."""
-
-    config: Config
-    folder: RunFolder
-    system: System
-    data: Dataset
-    device: torch.device
-    checkpoint: Checkpoint | None
-
-
-def plan(request: Request) -> Plan:
-    """Resolve a request, reading the data but training nothing. Raises any `GanError`."""
-    device = choose_device(local_device(request.device))
-    if request.minutes is not None and not 0 < request.minutes < 1e7:
-        raise InputError(
-            "The minutes were refused", seen=f"{request.minutes}", repair="Give a number above 0"
-        )
-    labelled = open_source(request.data).classes and request.given.get("labels") is not False
-    default = systems.DEFAULT_LABELLED if labelled else systems.DEFAULT
-    kind, source = systems.load(request.system or default)
-    given = dict(request.given) | dict(parse_setting(kind, text) for text in request.settings)
-    general = check_general(given)
-    folder = choose_folder(
-        request.out, f"{source.name}-{source_name(request.data)}", force=request.force
-    )
-    checkpoint = Checkpoint.load(folder.checkpoint) if folder.checkpoint.exists() else None
-    stored = None
-    if checkpoint is not None:
-        accepted = tuple(name.replace("-", "_") for name in request.accept)
-        kind, source = _resumed_system(checkpoint.config.system, request.system, accepted)
-        stored = resume_config(checkpoint.config, given, accepted)
-        general = stored.flat()
-    data = load_dataset(
-        request.data,
-        resolution=general.get("resolution", default_resolution(request.data)),
-        channels=general.get("channels", "auto"),
-        fit=general.get("fit"),
-        workers=request.workers,
-        scratch=folder.scratch,
-    )
-    steps = DEFAULT_DIGITS_STEPS if request.data is None else DEFAULT_STEPS
-    config = stored or make_config(kind, source, data.info, given, steps=steps)
-    options = make_options(kind, data.info, config.options)
-    config = dataclasses.replace(config, system=source, options=dataclasses.asdict(options))
-    if checkpoint:
-        _check_data(checkpoint, data, request.accept)
-    return Plan(config, folder, kind(options, data.info), data, device, checkpoint)
 
 
 def train(request: Request, on_status: Callable[[Status], None] | None = None) -> Outcome:
@@ -332,53 +240,6 @@ class _Run:
         return self.training.system.options.batch_size
 
 
-class Signals:
-    """SIGINT and SIGTERM while training: the first is remembered, the second exits at once with 128 + its number."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        with contextlib.suppress(ValueError):  # not the main thread: the caller stops us otherwise
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            os._exit(128 + number)
-        self.received = number
-        logger.warning("%s: finishing the step, then saving", signal.Signals(number).name)
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device of "auto", "cpu", "cuda" or "cuda:N". Raises `DeviceUnavailableError` or `InputError`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(
-            "The device was refused", seen=f"{name!r:.40}", repair="Give auto, cpu, cuda or cuda:N"
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(
-            "The device was refused", seen=f"{name!r:.40}", repair="Give auto, cpu, cuda or cuda:N"
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceUnavailableError(
-            "CUDA cannot be used for training",
-            seen=f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices",
-            repair="Install a CUDA build of torch and an NVIDIA driver, or use --device cpu",
-        )
-    return device
-
-
 def steps_in(minutes: float, seconds_a_step: float) -> int:
     """Steps that fit in so many minutes, at least one."""
     return max(1, int(minutes * 60 / max(seconds_a_step, 1e-6)))
@@ -398,21 +259,6 @@ def _threads(request: Request, stored: int | None) -> int | None:
     return wanted or stored
 
 
-def _resumed_system(
-    stored: SystemSource, wanted: str | None, accepted: tuple[str, ...]
-) -> tuple[type[System], SystemSource]:
-    """The stored system, from the user's own file where it was one. Raises `CheckpointError` for any other."""
-    found = systems.load(wanted)[1] if wanted else stored
-    if found.name != stored.name or (found.file and not stored.file):
-        raise CheckpointError(
-            "The run was started with another system",
-            seen=f"{stored.file or stored.name}, now {wanted}",
-            repair="Leave --system out, or start anew beside it with --force",
-        )
-    file = wanted if found.file else None
-    return systems.load_recorded(stored, file=file, accept_changed="system" in accepted), found
-
-
 def _latest(ready: Plan) -> Checkpoint | None:
     """The checkpoint, read again under the lock: another process may have trained while the data was read."""
     path = ready.folder.checkpoint
@@ -424,14 +270,3 @@ def _latest(ready: Plan) -> Checkpoint | None:
             repair="Run the same command again",
         )
     return latest
-
-
-def _check_data(checkpoint: Checkpoint, data: Dataset, accept: tuple[str, ...]) -> None:
-    stored = checkpoint.content["data"]
-    if str(stored.get("digest")) != data.digest and "data" not in accept:
-        raise CheckpointError(
-            "The run was started with other data",
-            seen=f"{len(data)} images of digest {data.digest[:12]}, stored {stored.get('count')} of "
-            f"{stored.get('digest')!s:.12}",
-            repair="Restore the data, accept it with --accept data, or start anew beside it with --force",
-        )

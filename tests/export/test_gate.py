@@ -25,8 +25,8 @@ from gan.runtime import (
     ModelFileError,
     ParityError,
 )
-from gan.runtime.generator import draw_field
 from gan.runtime.golden import Golden
+from gan.runtime.inputs import draw_field
 from gan.runtime.model_file import ModelFile
 from gan.trainer import Checkpoint
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gan.runtime import Draw, Field, GanError, Generator, InputError, ModelFileError, latents
-from gan.runtime.generator import MICRO_BATCH, check_input, draw_field
+from gan.runtime.generator import MICRO_BATCH
+from gan.runtime.inputs import check_input, draw_field
 from gan.runtime.session import Session
 
 from .conftest import (
@@ -495,7 +496,9 @@ def test_truncation_is_refused_where_the_signature_has_none(
 
 
 @pytest.mark.parametrize(
-    "truncation", [-0.1, 1.1, float("nan"), float("inf"), 1e300, "0.5", True, 1j, [0.5], 10**400]
+    "truncation",
+    [-0.1, 1.1, float("nan"), float("inf"), 1e300, "0.5", True, 1j, [0.5], 10**400],
+    ids=["-0.1", "1.1", "nan", "inf", "1e300", "text", "True", "1j", "list", "10^400"],
 )
 def test_a_truncation_outside_its_range_is_refused(truncation: Any) -> None:
     generator = opened(tiny_model(truncation=True))

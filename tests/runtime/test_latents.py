@@ -22,11 +22,11 @@ from .conftest import as_float32, philox, reference_normal, reference_uniform, r
 LAST = 2**64 - 1
 UINT64 = st.integers(0, LAST)
 DIGEST = "8fbf0180b88242a2c6f0de93566cd3057c41d1a49227d921185b199c1c504345"
-# Words whose p lies at the borders of the approximation: next to 0, to 0.075 and to e^-25 (q = 0.425 and r = 5),
-# and next to 1/2; each for both signs.
+# Words whose p lies at the borders of the approximation, where q = 0.425 and r = 5 (p = 0.075 and e^-25), beyond
+# the second, and next to 0 and 1/2; each for both signs.
 BORDERS = [
     max(0, min(2**52 - 1, round(p * 2**53) + near)) << 12 | sign
-    for p in (0.0, math.exp(-25.0), 0.075, 0.5)
+    for p in (0.0, *(math.exp(-k) for k in range(24, 38)), 0.075, 0.5)
     for near in range(-3, 4)
     for sign in (0, 1)
 ]  # fmt: skip
@@ -143,6 +143,17 @@ def test_bit_zero_is_the_sign_and_bits_one_to_eleven_do_not_matter() -> None:
     np.testing.assert_array_equal(latents.normals(drawn ^ np.uint64(1)), -z)
     np.testing.assert_array_equal(latents.normals(drawn ^ np.uint64(0xFFE)), z)
     assert np.array_equal(z < 0, (drawn & np.uint64(1)).astype(bool))
+
+
+def test_normals_need_no_function_whose_last_bit_depends_on_the_platform(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (np, math):
+        for name in ("log", "log1p", "log2", "exp", "expm1", "exp2", "power", "pow"):
+            monkeypatch.setattr(
+                module, name, lambda *_: pytest.fail("libm was asked"), raising=False
+            )
+    latents.normals(np.array([*random_words(100), *BORDERS], np.uint64))
 
 
 @pytest.mark.parametrize("shape", [(1, 70_000), (70_000, 1), (7, 100, 100), (3, 16384), (16385,)])

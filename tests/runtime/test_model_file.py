@@ -75,8 +75,11 @@ def test_a_folder_is_refused(no_onnxruntime: None, tmp_path: Path) -> None:
         Generator(tmp_path, device="cpu")
 
 
-def test_a_pipe_that_never_ends_is_refused(no_onnxruntime: None, tmp_path: Path) -> None:
+def test_a_pipe_that_need_not_end_is_refused_unread(
+    no_onnxruntime: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("the pipe was read"))
     for endless in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(ModelFileError, match="It is not a file"):
             Generator(endless, device="cpu")

@@ -22,9 +22,9 @@ from gan.trainer.config import (
     resume_config,
 )
 from gan.trainer.losses import LOSSES
+from gan.trainer.request import plan
 from gan.trainer.system import DataInfo, Options, System
 from gan.trainer.systems import SystemSource, load
-from gan.trainer.train import plan
 
 from .conftest import Point, tiny_request
 

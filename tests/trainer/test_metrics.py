@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan.runtime.generator import draw_field
+from gan.runtime.inputs import draw_field
 from gan.runtime.signature import Draw, Field
 from gan.trainer.data import Dataset, load_dataset
 from gan.trainer.metrics import Coverage, coverage_and_density, coverage_within, run_averaged

@@ -128,7 +128,7 @@ def test_a_recorded_file_is_needed_again_and_unchanged(tmp_path: Path) -> None:
     path = write(tmp_path, OWN)
     _, source = load(path)
     assert load_recorded(source, file=path).name == "mine"
-    with pytest.raises(CheckpointError, match="Add --system my_gan.py"):
+    with pytest.raises(CheckpointError, match=r"Add --system my_gan\.py"):
         load_recorded(source, file=None)
     write(tmp_path, OWN + "# changed\n")
     with pytest.raises(CheckpointError, match="--accept system"):

@@ -133,6 +133,12 @@ class DCGAN(System):
     name = "dcgan"
     options_type = DCGANOptions
 
+    def __init__(self, options: Options, data: DataInfo) -> None:
+        super().__init__(options, data)
+        plan(
+            data, cast(DCGANOptions, options).width
+        )  # refuses a resolution before anything is made
+
     def networks(self) -> dict[str, nn.Module]:
         o = cast(DCGANOptions, self.options)
         networks: dict[str, nn.Module] = {

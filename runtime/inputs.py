@@ -1,0 +1,138 @@
+"""The inputs of a graph: drawn from the latent stream, checked when they are the caller's, or on the way between two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import latents
+from .errors import InputError
+from .signature import LIMITS, Field, class_count
+
+Array = NDArray[Any]
+
+
+def draw_field(field: Field, seed: int, indices: Sequence[int]) -> Array:
+    """The values of one input for images `indices` of `seed`: [len(indices), *shape] by latent stream v1."""
+    draw, count = field.draw, len(indices)
+    if draw is None or not all(isinstance(axis, int) for axis in field.shape):
+        raise InputError(
+            f"Input {field.name} cannot be drawn",
+            seen="It is the caller's to give",
+            repair=f"Call the generator with it: generator({field.name}=...)",
+        )
+    shape = (count, *(int(axis) for axis in field.shape))
+    if draw.kind == "fixed":
+        return np.full(shape, draw.value, field.dtype)
+    drawn = latents.words(seed, draw.stream, indices, field.size)
+    if draw.kind == "normal":
+        values: Array = latents.normals(drawn) * np.float32(draw.scale)
+    elif draw.kind == "uniform":
+        low, high = np.float32(draw.low), np.float32(draw.high)
+        values = latents.uniforms(drawn) * (high - low) + low
+    else:
+        values = latents.choices(drawn, class_count(field))
+    return values.reshape(shape).astype(field.dtype, copy=False)
+
+
+def check_input(field: Field, value: ArrayLike) -> Array:
+    """`value` as the array that the graph takes, or `InputError` that names field, value and what was wanted."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(
+            f"Input {field.name} was refused", seen=f"{error!s:.100}", repair=wanted(field)
+        ) from error
+    dtype = np.dtype(field.dtype)
+    integers = np.issubdtype(array.dtype, np.integer)
+    fits = integers if dtype.kind in "iu" else (integers or np.issubdtype(array.dtype, np.floating))
+    if not fits:
+        raise InputError(
+            f"Input {field.name} was refused", seen=f"dtype {array.dtype}", repair=wanted(field)
+        )
+    if not has_shape(field, array):
+        raise InputError(
+            f"Input {field.name} was refused",
+            seen=f"shape {list(array.shape)}",
+            repair=wanted(field),
+        )
+    _check_values(field, array)
+    return np.ascontiguousarray(array, dtype)
+
+
+def _check_values(field: Field, array: Array) -> None:
+    if array.size == 0:
+        return
+    if not np.isfinite(array).all():
+        raise InputError(
+            f"Input {field.name} was refused",
+            seen="values that are not finite",
+            repair=wanted(field),
+        )
+    low, high = array.min().item(), array.max().item()
+    bounds = field.range or LIMITS[field.dtype]
+    if not (bounds[0] <= low and high <= bounds[1]):
+        raise InputError(
+            f"Input {field.name} was refused",
+            seen=f"values from {low} to {high}",
+            repair=wanted(field),
+        )
+
+
+def wanted(field: Field) -> str:
+    """What a field takes, as the repair of an error."""
+    shape = ", ".join(["batch", *map(str, field.shape)])
+    bounds = f" with values from {field.range[0]:g} to {field.range[1]:g}" if field.range else ""
+    return f"Give {field.dtype} [{shape}]{bounds}"
+
+
+def has_shape(field: Field, array: Array) -> bool:
+    """Whether an array is a batch of the field."""
+    return array.ndim == len(field.shape) + 1 and all(
+        axis == seen if isinstance(axis, int) else seen > 0
+        for axis, seen in zip(field.shape, array.shape[1:], strict=True)
+    )
+
+
+def sample_bytes(field: Field) -> int:
+    """Bytes of one sample."""
+    return math.prod(example_shape(field)) * np.dtype(field.dtype).itemsize
+
+
+def example_shape(field: Field) -> tuple[int, ...]:
+    """The shape of one sample; an axis that the caller chooses counts as 64."""
+    return tuple(axis if isinstance(axis, int) else 64 for axis in field.shape)
+
+
+def between(field: Field, a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
+    """Values of a field on the way from a to b, at `steps` of [0, 1]: [len(steps), *a.shape].
+
+    Normal draws move on the great circle, uniform ones on the straight line; all else stays as it is in a.
+    """
+    kind = field.draw.kind if field.draw else ""
+    if kind == "normal":
+        return _slerp(a, b, steps)
+    return _lerp(a, b, steps) if kind == "uniform" else np.repeat(a[None], len(steps), axis=0)
+
+
+def _lerp(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
+    """Points on the straight line from a to b, at `steps` of [0, 1]: float32 [len(steps), *a.shape]."""
+    u, v = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    t = steps[:, None]
+    return ((1 - t) * u + t * v).reshape(len(steps), *a.shape).astype(np.float32)
+
+
+def _slerp(a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
+    """Points on the great circle from a to b, at `steps` of [0, 1]: float32 [len(steps), *a.shape]."""
+    u, v = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    t = steps[:, None]
+    cosine = np.dot(u, v) / (np.linalg.norm(u) * np.linalg.norm(v) + 1e-300)
+    angle = math.acos(min(1.0, max(-1.0, float(cosine))))
+    if angle < 1e-6 or math.pi - angle < 1e-6:  # no unique great circle
+        return _lerp(a, b, steps)
+    path = (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / math.sin(angle)
+    return path.reshape(len(steps), *a.shape).astype(np.float32)

@@ -1,0 +1,737 @@
+"""`train` as a user meets it: folders, resuming, differences, threads, minutes, signals, metrics, systems of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gan.trainer
+from gan.runtime.errors import (
+    CheckpointError,
+    DatasetError,
+    DeviceUnavailableError,
+    GanError,
+    InputError,
+    TrainingDivergedError,
+)
+from gan.trainer import request as request_module
+from gan.trainer.checkpoint import Checkpoint
+from gan.trainer.config import default_ema_decay
+from gan.trainer.data import load_dataset
+from gan.trainer.probe import Probe
+from gan.trainer.progress import Status
+from gan.trainer.request import Request, choose_device, plan
+from gan.trainer.run_folder import RunFolder
+from gan.trainer.train import Outcome, steps_in, train
+
+from .conftest import Run, same, tiny_request
+
+module = importlib.import_module("gan.trainer.train")  # the package has a function of that name
+WEIGHTS = ("networks", "averaged", "optimizers", "progress")
+
+
+def content(outcome: Outcome) -> dict[str, Any]:
+    return Checkpoint.load(outcome.folder.checkpoint).content
+
+
+def rows(outcome: Outcome) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in outcome.folder.metrics.read_text().splitlines()]
+
+
+def stop_at(step: int) -> Callable[[Status], None]:
+    """A status callback that sends SIGTERM to this process so that `step` is its last, and no second one."""
+    sent: list[int] = []
+
+    def on_status(status: Status) -> None:
+        if status.step == step - 1 and not sent:
+            sent.append(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_status
+
+
+@pytest.fixture
+def every_step_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statuses come after every step, not twice a second."""
+    times = iter(range(0, 10**9, 10))
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return float(next(times))
+
+    monkeypatch.setattr(module, "time", Clock)
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 1e12)
+
+
+# A run.
+
+
+def test_a_run_leaves_its_checkpoint_metrics_samples_and_board(run: Run) -> None:
+    outcome = run({"steps": 12})
+    assert (outcome.step, outcome.finished, outcome.signal, outcome.new) == (12, True, None, True)
+    folder = outcome.folder
+    checkpoint = Checkpoint.load(folder.checkpoint)
+    assert checkpoint.finished and checkpoint.step == 12
+    assert checkpoint.content["progress"]["images_seen"] == 48
+    assert checkpoint.config == outcome.config and outcome.config.steps == 12
+    assert Checkpoint.load(folder.best).step == 12
+    assert sorted(path.name for path in folder.samples.iterdir()) == [
+        f"{step:07d}.png" for step in range(1, 13)
+    ]
+    assert list(folder.tensorboard.iterdir())
+    (losses, metrics) = rows(outcome)
+    assert losses["step"] == metrics["step"] == 12 and losses["images"] == 48
+    assert {"loss/D", "loss/G", "accuracy/real", "accuracy/fake", "gradient/D"} <= set(losses)
+    assert metrics["metric/coverage"] == checkpoint.metrics["values"]["coverage"]
+    assert {"coverage", "density", "class_coverage", "worst_class_coverage"} == set(
+        checkpoint.metrics["values"]
+    )
+    assert not (folder.path / ".model.pt.part").exists()
+
+
+def test_the_same_request_twice_is_the_same_run(digit_folder: Path, tmp_path: Path) -> None:
+    first, second = (train(tiny_request(digit_folder, tmp_path / name)) for name in "ab")
+    other = train(tiny_request(digit_folder, tmp_path / "c", {"seed": 1}))
+    for section in WEIGHTS:
+        assert same(content(first)[section], content(second)[section])
+    assert not same(content(first)["networks"], content(other)["networks"])
+
+
+def test_a_finished_run_says_so_and_trains_nothing(run: Run) -> None:
+    first = run()
+    before = {path: path.stat().st_mtime_ns for path in first.folder.path.rglob("*")}
+    again = run()
+    assert (again.finished, again.new, again.step) == (True, False, 6)
+    assert {path: path.stat().st_mtime_ns for path in first.folder.path.rglob("*")} == before
+
+
+def test_statuses_tell_where_the_run_is(
+    digit_folder: Path, tmp_path: Path, every_step_told: None
+) -> None:
+    told: list[Status] = []
+    train(tiny_request(digit_folder, tmp_path, {"steps": 4}), told.append)
+    assert [status.step for status in told] == [1, 2, 3, 4, 4]
+    assert [status.images for status in told] == [4, 8, 12, 16, 16]
+    assert all(status.steps == 4 and status.images_per_second > 0 for status in told)
+    assert told[0].metric is None and told[0].seconds_left > 0
+    assert told[-1].seconds_left == 0 and told[-1].metric is not None
+    name, value = told[-1].metric
+    assert name == "coverage" and value >= 0 and "loss/D" in told[-1].values
+
+
+def test_readings_samples_measures_and_checkpoints_come_when_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[tuple[str, int]] = []
+    original = module.save
+
+    def save(path: Path, content: Mapping[str, Any]) -> None:
+        saved.append((path.name, content["progress"]["step"]))
+        original(path, content)
+
+    monkeypatch.setattr(module, "save", save)
+    monkeypatch.setattr(module, "LOG_EVERY", 4)
+    outcome = run({"steps": 10}, sample_every=5, measure_every=3, checkpoint_every=2)
+    steps = {"loss/D": [4, 8, 10], "metric/coverage": [3, 6, 9, 10]}
+    for name, expected in steps.items():
+        assert [row["step"] for row in rows(outcome) if name in row] == expected
+    samples = sorted(path.name for path in outcome.folder.samples.iterdir())
+    assert samples == ["0000005.png", "0000010.png"]
+    assert [step for name, step in saved if name == "model.pt"] == [2, 4, 6, 8, 10, 10]
+
+
+def test_checkpoints_are_written_every_two_minutes_unless_asked_otherwise(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        now = 0.0
+
+        @classmethod
+        def monotonic(cls) -> float:
+            return cls.now
+
+    saved: list[int] = []
+    original = module.save
+
+    def save(path: Path, content: Mapping[str, Any]) -> None:
+        if path.name == "model.pt":
+            saved.append(content["progress"]["step"])
+        original(path, content)
+
+    def minute(status: Status) -> None:
+        Clock.now += 60.0
+
+    monkeypatch.setattr(module, "time", Clock)
+    monkeypatch.setattr(module, "save", save)
+    Clock.now = 1000.0
+    train(tiny_request(digit_folder, tmp_path, {"steps": 8}), minute)
+    assert saved == [4, 7, 8]  # the first time above 120 s is after the third minute
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(gan.trainer.__all__) == [
+        "Batch", "Checkpoint", "DataInfo", "Graph", "Live", "Metric", "Objective", "Options",
+        "Outcome", "Player", "Request", "Stage", "System", "Tree", "Turn", "image_field", "train",
+    ]  # fmt: skip
+    assert all(hasattr(gan.trainer, name) for name in gan.trainer.__all__)
+
+
+# Where it lives.
+
+
+def test_without_out_it_lives_under_runs_by_system_and_data(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = dataclasses.replace(tiny_request(digit_folder, tmp_path), out=None)
+    assert train(request).folder.path == Path("runs/cgan-digits8")
+    assert (tmp_path / "runs/cgan-digits8/model.pt").exists()
+    labelless = dataclasses.replace(request, given={**request.given, "labels": False})
+    assert train(labelless).folder.path == Path("runs/dcgan-digits8")
+    forced = dataclasses.replace(request, force=True)
+    assert train(forced).folder.path == Path("runs/cgan-digits8-2")
+
+
+def test_force_starts_anew_beside_and_never_over(run: Run) -> None:
+    first = run()
+    before = first.folder.checkpoint.read_bytes()
+    second = run(force=True)
+    assert second.folder.path == first.folder.path.with_name("run-2") and second.new
+    assert first.folder.checkpoint.read_bytes() == before
+    assert run(force=True).folder.path == first.folder.path.with_name("run-3")
+
+
+def test_a_folder_in_use_is_refused(run: Run, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    with folder.locked(), pytest.raises(CheckpointError, match="is in use"):
+        run()
+    assert not folder.checkpoint.exists()
+    assert run().finished
+
+
+def test_a_plan_writes_nothing(digit_folder: Path, tmp_path: Path) -> None:
+    ready = plan(tiny_request(digit_folder, tmp_path / "run"))
+    assert len(ready.data) == 48 and ready.checkpoint is None and ready.config.steps == 6
+    assert ready.system.name == "cgan" and ready.device.type == "cpu"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("steps", [6, 7])
+def test_a_run_that_another_process_finished_meanwhile_is_not_written_over(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    request = tiny_request(digit_folder, tmp_path / "run")
+    if steps == 7:
+        train(request)
+    original = load_dataset
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(request_module, "load_dataset", original)
+        train(tiny_request(digit_folder, tmp_path / "run", {"steps": steps}))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(request_module, "load_dataset", slow)
+    with pytest.raises(CheckpointError, match="has changed since"):
+        train(dataclasses.replace(request, given={**request.given, "steps": 9}))
+    assert Checkpoint.load(tmp_path / "run" / "model.pt").step == steps
+    assert train(request).new is False if steps == 6 else True
+
+
+# Resuming.
+
+
+@pytest.mark.parametrize("stops", [(2,), (3, 5, 9)])
+def test_an_interrupted_run_ends_with_the_same_bits(
+    digit_folder: Path, tmp_path: Path, every_step_told: None, stops: tuple[int, ...]
+) -> None:
+    settings = {"steps": 12, "r1": 1.0, "penalty_every": 2, "decay_share": 0.5, "mirror": True}
+    fields = {"measure_every": 4, "sample_every": 5}
+    whole = train(tiny_request(digit_folder, tmp_path / "a", settings, **fields))
+    request = tiny_request(digit_folder, tmp_path / "b", settings, **fields)
+    for stop in stops:
+        stopped = train(request, stop_at(stop))
+        assert (stopped.step, stopped.finished, stopped.new) == (stop, False, True)
+        assert stopped.signal == signal.SIGTERM
+        assert Checkpoint.load(stopped.folder.checkpoint).step == stop
+        torch.rand(3)
+    ended = train(request)
+    assert ended.finished and ended.signal is None
+    for section in (*WEIGHTS, "metrics", "health", "config"):
+        assert same(content(whole)[section], content(ended)[section])
+    metrics = [[row for row in rows(o) if "metric/coverage" in row] for o in (whole, ended)]
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 3
+    for name in ("best.pt", "samples/0000005.png", "samples/0000010.png"):
+        assert (tmp_path / "a" / name).exists() == (tmp_path / "b" / name).exists() is True
+
+
+def test_signals_are_as_before_once_a_run_ended(
+    digit_folder: Path, tmp_path: Path, every_step_told: None
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    inside: list[Any] = []
+    outcome = train(
+        tiny_request(digit_folder, tmp_path),
+        lambda status: inside.append(signal.getsignal(signal.SIGINT)),
+    )
+    assert outcome.finished and inside[0] not in handlers
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_run_in_another_thread_works_without_signals(run: Run) -> None:
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(run()))
+    thread.start()
+    thread.join(60)
+    assert outcomes and outcomes[0].finished
+
+
+def test_a_signal_before_the_first_step_finishes_that_one_and_saves(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = module.Journal
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "Journal", interrupted)
+    outcome = train(tiny_request(digit_folder, tmp_path))
+    assert (outcome.step, outcome.signal, outcome.finished) == (1, signal.SIGINT, False)
+    assert Checkpoint.load(outcome.folder.checkpoint).step == 1
+
+
+def test_differences_are_refused_by_name_and_taken_when_accepted(run: Run) -> None:
+    first = run()
+    with pytest.raises(CheckpointError, match=r"loss non-saturating \(now hinge\).*--accept loss"):
+        run({"loss": "hinge", "steps": 8})
+    assert content(first)["progress"]["step"] == 6
+    outcome = run({"loss": "hinge", "steps": 8}, accept=("loss",))
+    assert outcome.config.options["loss"] == "hinge" and outcome.step == 8
+    assert content(outcome)["config"]["options"]["loss"] == "hinge"
+    with pytest.raises(CheckpointError, match=r"loss hinge \(now non-saturating\)"):
+        run({"loss": "non-saturating", "steps": 8})
+    assert run({"steps": None}).step == 8  # what is not said stays
+
+
+def test_differences_can_be_accepted_as_they_are_written_on_the_command(run: Run) -> None:
+    run()
+    settings = ("g-learning-rate=0.5",)
+    with pytest.raises(CheckpointError, match="--accept g-learning-rate"):
+        run({"steps": 7}, settings=settings)
+    outcome = run({"steps": 7}, settings=settings, accept=("g-learning-rate",))
+    assert outcome.config.options["g_learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 0), ("beta1", 2.0), ("seed", -1), ("loss", "magic"), ("nothing", 1)],
+)
+def test_an_accepted_difference_must_still_be_possible(run: Run, name: str, value: Any) -> None:
+    first = run()
+    before = first.folder.checkpoint.read_bytes()
+    with pytest.raises(InputError):
+        run({name: value, "steps": 8}, accept=(name,))
+    assert first.folder.checkpoint.read_bytes() == before
+
+
+def test_weights_of_another_size_do_not_fit_even_when_accepted(run: Run) -> None:
+    run()
+    with pytest.raises(CheckpointError, match="do not fit"):
+        run({"width": 8, "steps": 8}, accept=("width",))
+
+
+def test_steps_may_grow_and_the_run_goes_on(digit_folder: Path, tmp_path: Path) -> None:
+    grown = tiny_request(digit_folder, tmp_path / "a", {"steps": 9, "decay_share": 0.0})
+    train(dataclasses.replace(grown, given={**grown.given, "steps": 4}))
+    outcome = train(grown)
+    assert (outcome.step, outcome.finished, outcome.new) == (9, True, True)
+    straight = train(dataclasses.replace(grown, out=tmp_path / "b"))
+    for section in WEIGHTS:
+        assert same(content(outcome)[section], content(straight)[section])
+    with pytest.raises(CheckpointError, match=r"steps 9 \(now 5\)"):
+        train(dataclasses.replace(grown, given={**grown.given, "steps": 5}))
+
+
+def test_workers_and_logging_are_free(run: Run) -> None:
+    run()
+    outcome = run({"steps": 7}, workers=7, sample_every=3, measure_every=2, checkpoint_every=5)
+    assert outcome.step == 7
+
+
+def test_other_data_is_refused_unless_accepted(digit_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "digits8"
+    shutil.copytree(digit_folder, data)
+    request = tiny_request(data, tmp_path / "run")
+    train(request)
+    more = dataclasses.replace(request, given={**request.given, "steps": 7})
+    next(iter((data / "0").iterdir())).unlink()
+    with pytest.raises(CheckpointError, match=r"other data.*47 images.*--accept data"):
+        train(more)
+    outcome = train(dataclasses.replace(more, accept=("data",)))
+    assert outcome.step == 7 and content(outcome)["data"]["count"] == 47
+    shutil.rmtree(data)
+    with pytest.raises(DatasetError):
+        train(more)
+
+
+def test_a_damaged_checkpoint_is_an_error_and_stays(run: Run) -> None:
+    first = run()
+    first.folder.checkpoint.write_bytes(first.folder.checkpoint.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"not a readable checkpoint.*best\.pt"):
+        run()
+    assert len(first.folder.checkpoint.read_bytes()) == 5000
+
+
+# Threads.
+
+
+def test_the_thread_count_is_stored_and_kept(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        module, "choose_threads", lambda wanted, make, device: Probe(wanted or 2, 1)
+    )
+    free = tiny_request(digit_folder, tmp_path / "run", {"steps": 1}, threads=None)
+    assert content(train(free))["threads"] == {"count": 2} and torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    monkeypatch.setattr(module, "choose_threads", lambda wanted, make, device: pytest.fail("again"))
+    more = dataclasses.replace(free, given={**free.given, "steps": 2})
+    assert content(train(more))["threads"] == {"count": 2} and torch.get_num_threads() == 2
+
+
+def test_another_thread_count_is_refused_unless_accepted(run: Run) -> None:
+    run({"steps": 1})
+    with pytest.raises(
+        CheckpointError, match=r"another thread count.*2 by.*stored 1.*--accept threads"
+    ):
+        run({"steps": 2}, threads=2)
+    outcome = run({"steps": 2}, threads=2, accept=("threads",))
+    assert content(outcome)["threads"] == {"count": 2} and torch.get_num_threads() == 2
+    with pytest.raises(CheckpointError, match="stored 2"):
+        run({"steps": 3}, threads=1)
+
+
+def test_the_environments_thread_count_is_honoured(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        module, "choose_threads", lambda wanted, make, device: pytest.fail("probed")
+    )
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert content(run({"steps": 1}, threads=None))["threads"] == {"count": 2}
+    assert torch.get_num_threads() == 2
+    assert run({"steps": 2}, threads=None).step == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(CheckpointError, match=r"OMP_NUM_THREADS.*stored 2"):
+        run({"steps": 3}, threads=None)
+    assert content(run({"steps": 3}, threads=2))["threads"] == {"count": 2}  # the flag goes first
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert run({"steps": 4}, threads=None).step == 4
+
+
+# Minutes.
+
+
+def test_minutes_become_steps_once_and_are_stored(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_step_told: None
+) -> None:
+    probed: list[float] = []
+
+    def choose_threads(wanted: int | None, make: Any, device: Any) -> Probe:
+        make().run_step()  # what it is given can be trained
+        probed.append(0.5)
+        return Probe(wanted or 1, 0.5)
+
+    monkeypatch.setattr(module, "choose_threads", choose_threads)
+    request = tiny_request(digit_folder, tmp_path / "run", {"steps": None}, minutes=0.05)
+    stopped = train(request, stop_at(2))
+    assert stopped.config.steps == 6 and stopped.step == 2 and probed == [0.5]
+    assert Checkpoint.load(stopped.folder.checkpoint).config.steps == 6
+    assert stopped.config.ema_decay == default_ema_decay(6)
+    ended = train(request)
+    assert (ended.step, ended.finished, probed) == (6, True, [0.5])
+    assert train(request).new is False
+    straight = train(tiny_request(digit_folder, tmp_path / "straight", {"steps": 6}))
+    for section in (*WEIGHTS, "config"):
+        assert same(content(ended)[section], content(straight)[section])
+
+
+def test_a_given_decay_outlives_the_minutes(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "choose_threads", lambda *_: Probe(1, 1.0))
+    given = {"steps": None, "ema_decay": 0.5}
+    outcome = train(tiny_request(digit_folder, tmp_path / "run", given, minutes=0.05))
+    assert (outcome.config.steps, outcome.config.ema_decay) == (3, 0.5)
+
+
+def test_steps_that_fit_in_minutes() -> None:
+    assert steps_in(1, 0.5) == 120
+    assert steps_in(0.5, 0.7) == 42  # 30 / 0.7 = 42.86
+    assert steps_in(0.001, 10) == 1
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0, float("nan"), float("inf"), 1e9])
+def test_impossible_minutes_are_refused(digit_folder: Path, tmp_path: Path, minutes: float) -> None:
+    with pytest.raises(InputError, match="minutes"):
+        train(tiny_request(digit_folder, tmp_path / "run", {"steps": None}, minutes=minutes))
+    assert not (tmp_path / "run").exists()
+
+
+# Systems.
+
+
+def test_labelled_data_trains_a_cgan_and_any_other_a_dcgan(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    assert plan(tiny_request(digit_folder, tmp_path / "a")).system.name == "cgan"
+    assert plan(tiny_request(digit_folder / "0", tmp_path / "b")).system.name == "dcgan"
+    without = plan(tiny_request(digit_folder, tmp_path / "c", {"labels": False}))
+    assert without.system.name == "dcgan" and without.system.classes == ()
+
+
+def test_a_cgan_without_labels_is_refused(digit_folder: Path, tmp_path: Path) -> None:
+    for data, given in ((digit_folder / "0", {}), (digit_folder, {"labels": False})):
+        with pytest.raises(InputError, match=r"cgan needs labels.*--system dcgan"):
+            train(tiny_request(data, tmp_path / "run", given, system="cgan"))
+
+
+@pytest.mark.parametrize("accept", [(), ("system",)])
+def test_another_system_never_resumes_a_run(run: Run, accept: tuple[str, ...]) -> None:
+    run()
+    with pytest.raises(CheckpointError, match="started with another system"):
+        run({"steps": 8}, system="dcgan", accept=accept)
+
+
+OWN = '''"""A linear GAN of eight pixels."""
+from torch import nn
+from gan.runtime.signature import Draw, Field
+from gan.trainer import Graph, System, image_field
+
+class Reshape(nn.Sequential):
+    def forward(self, z):
+        return super().forward(z).reshape(-1, 1, 8, 8)
+
+class Linear(System):
+    name = "linear"
+
+    def networks(self):
+        return {"G": Reshape(nn.Linear(self.options.latent, 64), nn.Tanh()), "D": nn.Linear(64, 1)}
+
+    def generate(self, live, batch):
+        return {"fake": live.networks["G"](batch["z"])}
+
+    def discriminate(self, live, sample, batch):
+        return live.networks["D"](sample.flatten(1)).flatten()
+
+    def graphs(self):
+        z = Field("z", (self.options.latent,), draw=Draw("normal"))
+        return {"image": Graph((z,), (image_field(self.data),), lambda nets: nets["G"])}
+'''
+
+
+def own_request(data: Path, folder: Path, text: str = OWN, **fields: Any) -> Request:
+    (folder / "my_gan.py").write_text(text)
+    steps = fields.pop("steps", 4)
+    given = {"resolution": 8, "batch_size": 4, "latent": 4, "steps": steps}
+    return Request(
+        **{"data": str(data), "out": folder / "run", "threads": 1, "given": given,
+           "system": str(folder / "my_gan.py"), **fields}
+    )  # fmt: skip
+
+
+def test_a_system_of_ones_own_is_trained_recorded_and_resumed(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    outcome = train(own_request(digit_folder, tmp_path))
+    source = outcome.config.system
+    assert (source.name, source.file) == ("linear", "my_gan.py") and source.sha256
+    assert content(outcome)["config"]["system"] == dataclasses.asdict(source)
+    assert b"discriminate" not in outcome.folder.checkpoint.read_bytes()  # no source code
+    assert train(own_request(digit_folder, tmp_path, steps=6)).step == 6
+    without = dataclasses.replace(own_request(digit_folder, tmp_path, steps=7), system=None)
+    with pytest.raises(CheckpointError, match=r"Add --system my_gan\.py"):
+        train(without)
+    checkpoint = Checkpoint.load(outcome.folder.checkpoint)
+    assert checkpoint.system(file=str(tmp_path / "my_gan.py")).name == "linear"
+    with pytest.raises(CheckpointError, match="Add --system"):
+        checkpoint.system()
+
+
+def test_a_changed_file_is_refused_until_accepted_and_then_recorded(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    train(own_request(digit_folder, tmp_path))
+    changed = OWN + "\n# a better idea\n"
+    with pytest.raises(CheckpointError, match=r"not the file.*--accept system"):
+        train(own_request(digit_folder, tmp_path, changed, steps=5))
+    accepted = train(own_request(digit_folder, tmp_path, changed, steps=5, accept=("system",)))
+    assert accepted.step == 5
+    assert train(own_request(digit_folder, tmp_path, changed, steps=6)).step == 6
+    with pytest.raises(CheckpointError, match="not the file"):
+        train(own_request(digit_folder, tmp_path, OWN, steps=7))
+
+
+def test_a_file_with_the_name_of_a_built_in_system_is_not_taken_for_it(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    given = {"steps": 4, "labels": False}
+    request = tiny_request(digit_folder, tmp_path / "run", given, system="dcgan")
+    train(request)
+    text = 'from gan.trainer.systems.dcgan import DCGAN\nclass Mine(DCGAN):\n    name = "dcgan"\n'
+    (tmp_path / "mine.py").write_text(text)
+    more = {**request.given, "steps": 5}
+    with pytest.raises(CheckpointError, match="started with another system"):
+        train(dataclasses.replace(request, given=more, system=str(tmp_path / "mine.py")))
+
+
+def test_a_file_that_cannot_be_loaded_is_an_error(digit_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"my_gan\.py failed while it was loaded.*SyntaxError"):
+        train(own_request(digit_folder, tmp_path, "class Broken(:\n"))
+
+
+def test_a_system_that_makes_no_images_has_no_sheet_and_no_coverage(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    text = OWN.replace("image_field(self.data)", 'Field("x", (1, 8, 8), "points")')
+    outcome = train(own_request(digit_folder, tmp_path, text))
+    assert outcome.finished and not list(outcome.folder.samples.iterdir())
+    assert content(outcome)["metrics"] == {"values": {}, "best": {}}
+    assert not outcome.folder.best.exists()
+
+
+def test_too_few_images_to_measure_are_trained_without_a_metric(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "few"
+    data.mkdir()
+    for path in sorted((digit_folder / "0").iterdir())[:3]:
+        shutil.copy(path, data)
+    outcome = train(tiny_request(data, tmp_path / "run"))  # batches of 4 from 3 images
+    assert outcome.finished and content(outcome)["metrics"]["values"] == {}
+
+
+# The best checkpoint.
+
+
+def metric_system(values: str, good: bool) -> str:
+    """OWN with a metric that takes its values from a list."""
+    return (
+        OWN.replace(
+            "from gan.trainer import", "import numpy as np\nfrom gan.trainer import Metric,"
+        )
+        + f"""
+    def metrics(self):
+        values = {values}
+
+        def measure(live):
+            return {{"score": values[live.step - 1], "beside": np.float32(live.step)}}
+
+        return [Metric("score", measure, (0, 1), higher_is_better={good})]
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "best"),
+    [
+        ("[0.1, 0.7, 0.3, 0.7]", True, 2),
+        ("[0.1, 0.7, 0.3, 0.05]", False, 4),
+        ("[float('nan'), 0.2, float('nan'), 0.1]", True, 2),
+        ("[np.float64(0.1), np.float64(0.2), np.float64(0.9), np.float64(0.3)]", True, 3),
+    ],
+)
+def test_the_best_checkpoint_is_that_of_the_best_first_metric(
+    digit_folder: Path, tmp_path: Path, values: str, higher: bool, best: int
+) -> None:
+    text = metric_system(values, higher)
+    outcome = train(own_request(digit_folder, tmp_path, text, measure_every=1))
+    checkpoint = Checkpoint.load(outcome.folder.best)
+    assert checkpoint.step == best
+    scores = eval(values, {"np": np})
+    assert checkpoint.metrics["best"] == {"value": scores[best - 1]}
+    assert content(outcome)["metrics"]["best"] == {"value": scores[best - 1]}
+    assert content(outcome)["metrics"]["values"] == pytest.approx(
+        {"score": scores[3], "beside": 4.0}, nan_ok=True
+    )
+
+
+def test_the_best_is_remembered_over_a_resume(digit_folder: Path, tmp_path: Path) -> None:
+    text = metric_system("[0.1, 0.7, 0.3, 0.5]", True)
+    train(own_request(digit_folder, tmp_path, text, steps=2, measure_every=1))
+    outcome = train(own_request(digit_folder, tmp_path, text, steps=4, measure_every=1))
+    assert Checkpoint.load(outcome.folder.best).step == 2
+
+
+# Faults.
+
+
+def test_a_run_that_diverges_keeps_its_last_checkpoint(digit_folder: Path, tmp_path: Path) -> None:
+    text = OWN.replace(
+        'return live.networks["D"](sample.flatten(1)).flatten()',
+        "return live.networks[\"D\"](sample.flatten(1)).flatten() * (float('nan') if live.step >= 5 else 1)",
+    )
+    with pytest.raises(TrainingDivergedError, match="Training diverged"):
+        train(own_request(digit_folder, tmp_path, text, steps=50, checkpoint_every=2))
+    checkpoint = Checkpoint.load(tmp_path / "run" / "model.pt")
+    assert 4 <= checkpoint.step < 16 and not checkpoint.finished
+    for state in checkpoint.content["networks"].values():
+        assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    with RunFolder(tmp_path / "run").locked():
+        pass  # nobody holds it
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    yield
+
+
+def test_a_device_is_chosen_or_refused_with_the_way_out(no_cuda: None) -> None:
+    assert choose_device("auto").type == choose_device("cpu").type == "cpu"
+    for name in ("cuda", "cuda:0", "cuda:7"):
+        with pytest.raises(DeviceUnavailableError, match=r"0 CUDA devices.*--device cpu"):
+            choose_device(name)
+    for name in ("tpu", "meta", "cuda:x", "", "cpu gpu"):
+        with pytest.raises(InputError, match="auto, cpu, cuda or cuda:N"):
+            choose_device(name)
+
+
+def test_cuda_is_taken_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(DeviceUnavailableError, match="2 CUDA devices"):
+        choose_device("cuda:2")
+
+
+def test_every_refusal_is_one_of_ours(digit_folder: Path, tmp_path: Path) -> None:
+    requests = [
+        tiny_request(tmp_path / "none", tmp_path / "run"),
+        tiny_request(digit_folder, tmp_path / "run", {"resolution": 9}),
+        tiny_request(digit_folder, tmp_path / "run", settings=("width",)),
+        tiny_request(digit_folder, tmp_path / "run", system="none"),
+        tiny_request(digit_folder, tmp_path / "run", device="tpu"),
+    ]
+    for request in requests:
+        with pytest.raises(GanError) as caught:
+            train(request)
+        assert caught.value.repair and math.isfinite(len(str(caught.value)))
+        assert not (tmp_path / "run").exists()

@@ -1,0 +1,155 @@
+"""A request resolved into a plan: preset, the user's settings, the data, and an earlier checkpoint. Trains nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..runtime.errors import CheckpointError, DeviceUnavailableError, InputError
+from . import systems
+from .checkpoint import Checkpoint
+from .config import (
+    Config,
+    Plain,
+    check_general,
+    make_config,
+    make_options,
+    parse_setting,
+    resume_config,
+)
+from .data import Dataset, default_resolution, load_dataset, open_source, source_name
+from .distributed import local_device
+from .run_folder import RunFolder, choose_folder
+from .system import System
+from .systems import SystemSource
+
+DEFAULT_STEPS, DEFAULT_DIGITS_STEPS = 25_000, 3_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks of `train`.
+
+    data: a folder, a zip, or None for the embedded digits. given: the settings chosen by name, the rest is the
+    preset's. settings: the same as NAME=VALUE texts. The other fields change no weights, but for threads, whose
+    number is part of a checkpoint.
+    """
+
+    data: str | None = None
+    system: str | None = None
+    given: Mapping[str, Plain] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    minutes: float | None = None
+    out: Path | None = None
+    force: bool = False
+    accept: tuple[str, ...] = ()
+    threads: int | None = None
+    device: str = "auto"
+    workers: int = 2
+    checkpoint_every: int | None = None
+    sample_every: int | None = None
+    measure_every: int | None = None
+
+
+@dataclass
+class Plan:
+    """A request resolved against preset, data and an earlier checkpoint."""
+
+    config: Config
+    folder: RunFolder
+    system: System
+    data: Dataset
+    device: torch.device
+    checkpoint: Checkpoint | None
+
+
+def plan(request: Request) -> Plan:
+    """Resolve a request, reading the data but training nothing. Raises any `GanError`."""
+    device = choose_device(local_device(request.device))
+    if request.minutes is not None and not 0 < request.minutes < 1e7:
+        raise InputError(
+            "The minutes were refused", seen=f"{request.minutes}", repair="Give a number above 0"
+        )
+    labelled = open_source(request.data).classes and request.given.get("labels") is not False
+    default = systems.DEFAULT_LABELLED if labelled else systems.DEFAULT
+    kind, source = systems.load(request.system or default)
+    given = dict(request.given) | dict(parse_setting(kind, text) for text in request.settings)
+    general = check_general(given)
+    folder = choose_folder(
+        request.out, f"{source.name}-{source_name(request.data)}", force=request.force
+    )
+    checkpoint = Checkpoint.load(folder.checkpoint) if folder.checkpoint.exists() else None
+    stored = None
+    if checkpoint is not None:
+        accepted = tuple(name.replace("-", "_") for name in request.accept)
+        kind, source = _resumed_system(checkpoint.config.system, request.system, accepted)
+        stored = resume_config(checkpoint.config, given, accepted)
+        general = stored.flat()
+    data = load_dataset(
+        request.data,
+        resolution=general.get("resolution", default_resolution(request.data)),
+        channels=general.get("channels", "auto"),
+        fit=general.get("fit"),
+        workers=request.workers,
+        scratch=folder.scratch,
+    )
+    steps = DEFAULT_DIGITS_STEPS if request.data is None else DEFAULT_STEPS
+    config = stored or make_config(kind, source, data.info, given, steps=steps)
+    options = make_options(kind, data.info, config.options)
+    config = dataclasses.replace(config, system=source, options=dataclasses.asdict(options))
+    if checkpoint:
+        _check_data(checkpoint, data, request.accept)
+    return Plan(config, folder, kind(options, data.info), data, device, checkpoint)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of "auto", "cpu", "cuda" or "cuda:N". Raises `DeviceUnavailableError` or `InputError`."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(
+            "The device was refused", seen=f"{name!r:.40}", repair="Give auto, cpu, cuda or cuda:N"
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(
+            "The device was refused", seen=f"{name!r:.40}", repair="Give auto, cpu, cuda or cuda:N"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailableError(
+            "CUDA cannot be used for training",
+            seen=f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices",
+            repair="Install a CUDA build of torch and an NVIDIA driver, or use --device cpu",
+        )
+    return device
+
+
+def _resumed_system(
+    stored: SystemSource, wanted: str | None, accepted: tuple[str, ...]
+) -> tuple[type[System], SystemSource]:
+    """The stored system, from the user's own file where it was one. Raises `CheckpointError` for any other."""
+    found = systems.load(wanted)[1] if wanted else stored
+    if found.name != stored.name or (found.file and not stored.file):
+        raise CheckpointError(
+            "The run was started with another system",
+            seen=f"{stored.file or stored.name}, now {wanted}",
+            repair="Leave --system out, or start anew beside it with --force",
+        )
+    file = wanted if found.file else None
+    return systems.load_recorded(stored, file=file, accept_changed="system" in accepted), found
+
+
+def _check_data(checkpoint: Checkpoint, data: Dataset, accept: tuple[str, ...]) -> None:
+    stored = checkpoint.content["data"]
+    if str(stored.get("digest")) != data.digest and "data" not in accept:
+        raise CheckpointError(
+            "The run was started with other data",
+            seen=f"{len(data)} images of digest {data.digest[:12]}, stored {stored.get('count')} of "
+            f"{stored.get('digest')!s:.12}",
+            repair="Restore the data, accept it with --accept data, or start anew beside it with --force",
+        )
