@@ -13,7 +13,7 @@ from typing import Any, Literal
 import onnx
 
 from ..runtime import latents
-from ..runtime.errors import ExportError, InputError
+from ..runtime.errors import CheckpointError, ExportError, InputError
 from ..runtime.files import atomic_file
 from ..runtime.generator import Generator
 from ..runtime.golden import COUNT, SEED, Golden
@@ -59,7 +59,7 @@ def export(
         kept = _keep(Path(checkpoint), work)
         logger.info("1/8 averaged weights")
         source = load_source(
-            Checkpoint.load(kept),
+            _load(kept, Path(checkpoint)),
             graph=graph,
             system_file=system_file,
             accept_changed=accept_changed_system,
@@ -171,6 +171,15 @@ def _keep(checkpoint: Path, work: Path) -> Path:
             f"{checkpoint} cannot be read", seen=f"{error.strerror}", repair="Check the path"
         ) from error
     return kept
+
+
+def _load(kept: Path, given: Path) -> Checkpoint:
+    """The copy, with errors that name the file that the user gave."""
+    try:
+        return Checkpoint.load(kept)
+    except CheckpointError as error:
+        failed = error.failed.replace(str(kept), str(given))
+        raise CheckpointError(failed, seen=error.seen, repair=error.repair) from error
 
 
 def _check_request(target: Path, opset: int, max_batch: int, overwrite: bool) -> None:

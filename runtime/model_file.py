@@ -46,7 +46,18 @@ class ModelFile:
             name, data = "<bytes>", bytes(source)
         else:
             name, data = os.fspath(source), _read_bytes(Path(source))
-        info = read_model(data)
+        if data[:2] == b"PK":  # torch.save writes a zip
+            raise ModelFileError(
+                f"{name} cannot be sampled",
+                seen="It looks like a checkpoint, not like an exported model",
+                repair=f"Export it first: gan export {name} model.onnx",
+            )
+        try:
+            info = read_model(data)
+        except ModelFileError as error:
+            raise ModelFileError(
+                f"{name} was refused", seen=error.seen, repair=error.repair
+            ) from error
         if PREFIX + "signature" not in info.metadata:
             raise ModelFileError(
                 f"{name} cannot be sampled",
@@ -70,21 +81,21 @@ class ModelFile:
 
 
 def _read_bytes(path: Path) -> bytes:
+    failed = f"{path!s:.200} cannot be read"
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device need not end
-            raise ModelFileError(
-                f"{path} cannot be read", seen="It is not a file", repair="Check the path"
-            )
-        if status.st_size > MAX_BYTES:
-            raise refused(f"{path} has {status.st_size} bytes, more than 2 GiB")
-        return path.read_bytes()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
+            return path.read_bytes()
     except FileNotFoundError as error:
         raise ModelFileError(
-            f"{path} cannot be read", seen="There is no such file", repair="Check the path"
+            failed, seen="There is no such file", repair="Check the path"
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path!s:.200} cannot be read", seen=f"{error!s:.200}") from error
+        raise ModelFileError(failed, seen=f"{error!s:.200}", repair="Check the path") from error
+    if status.st_size > MAX_BYTES:
+        raise refused(f"{path} has {status.st_size} bytes, more than 2 GiB")
+    # a pipe or a device need not end
+    raise ModelFileError(failed, seen="It is not a file", repair="Check the path")
 
 
 def _check_fields(fields: tuple[Field, ...], tensors: list[TensorInfo], what: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,12 @@ class Checkpoint:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # the unpickler raises many kinds on foreign or damaged bytes
-            first_line = str(error).strip().partition("\n")[0]
+            zipped = zipfile.is_zipfile(path)
             raise CheckpointError(
                 f"{path} is not a readable checkpoint",
-                seen=f"{type(error).__name__}: {first_line:.160}",
+                seen=f"Its content is damaged or unsafe ({type(error).__name__})"
+                if zipped
+                else "It is cut short, or not a file of torch.save at all",
                 repair="Use a model.pt of `gan train`, or an older copy such as best.pt",
             ) from error
         found = content.get("format") if isinstance(content, dict) else None

@@ -287,7 +287,7 @@ def _prepare(
                     repair=f"Choose what to do with such images: --fit {' or '.join(get_args(Fit))}",
                 ) from error
             except (ImageRefused, OSError) as error:
-                logger.warning("Skipped %s: %s", item.name, error)
+                logger.info("Skipped %s: %s", item.name, error)
                 return error.reason if isinstance(error, ImageRefused) else type(error).__name__
 
         pixels = _allocate(
@@ -300,10 +300,13 @@ def _prepare(
             else:
                 pixels[len(kept)] = result
                 kept.append(number)
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.most_common())
+    if skipped:
+        logger.warning("Skipped %d of %d images: %s", skipped.total(), len(source.items), reasons)
     if not kept:
         raise DatasetError(
             f"{source.name} holds no usable image",
-            seen=", ".join(f"{count} x {reason}" for reason, count in skipped.items()),
+            seen=reasons,
         )
     labels = None
     if source.classes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,13 @@ def test_a_target_that_cannot_be_written_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         export(make_checkpoint("dcgan", width=4), tmp_path / target)
+
+
+def test_a_damaged_checkpoint_is_named_as_the_user_named_it(tmp_path: Path) -> None:
+    path = tmp_path / "broken.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=re.escape(f"{path} is not a readable checkpoint")):
+        export(path, tmp_path / "model.onnx")
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

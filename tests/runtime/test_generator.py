@@ -17,9 +17,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gan.runtime import Draw, Field, GanError, Generator, InputError, ModelFileError, latents
+from gan.runtime import GanError, Generator, InputError, ModelFileError, latents
 from gan.runtime.generator import MICRO_BATCH
-from gan.runtime.inputs import check_input, draw_field
 from gan.runtime.session import Session
 
 from .conftest import (
@@ -30,7 +29,6 @@ from .conftest import (
     edited,
     reference_inputs,
     reference_normal,
-    reference_uniform,
     reference_words,
     seal,
     tiny_graph,
@@ -427,28 +425,6 @@ def test_an_input_of_unequal_rows_is_refused_by_name(generator: Generator, runs:
     assert runs == []
 
 
-@pytest.mark.parametrize(
-    ("value", "good"), [(0, True), (255, True), (-1, False), (256, False), (300, False)]
-)
-def test_bytes_outside_0_to_255_are_refused_and_not_wrapped(value: int, good: bool) -> None:
-    source = Field("source", (2,), "image", "uint8")
-    if good:
-        assert check_input(source, [[value] * 2]).tolist() == [[value] * 2]
-    else:
-        with pytest.raises(
-            InputError, match=f"Input source was refused. values from {value} to {value}"
-        ):
-            check_input(source, [[value] * 2])
-
-
-def test_an_axis_of_the_callers_choice_takes_any_length_but_none() -> None:
-    wave = Field("wave", ("t", 2), "points")
-    for length in (1, 5, 1000):
-        assert check_input(wave, np.zeros((3, length, 2))).shape == (3, length, 2)
-    with pytest.raises(InputError, match=r"shape \[3, 0, 2\]. Give float32 \[batch, t, 2\]"):
-        check_input(wave, np.zeros((3, 0, 2)))
-
-
 def test_an_input_may_be_called_self() -> None:
     signature = tiny_signature(labels=False)
     graph = tiny_graph(signature)
@@ -516,33 +492,6 @@ def test_noise_is_drawn_from_a_stream_of_its_own(runs: list[Run]) -> None:
     assert with_noise["noise"].reshape(3, 64).tolist() == expected
     np.testing.assert_array_equal(with_noise["z"], without["z"])
     assert not np.array_equal(with_noise["noise"].reshape(3, 64)[:, :4], with_noise["z"])
-
-
-@pytest.mark.parametrize(
-    ("draw", "expected"),
-    [
-        (Draw("normal"), reference_normal),
-        (Draw("normal", scale=0.5), lambda word: reference_normal(word) * 0.5),
-        (Draw("uniform"), reference_uniform),
-        (Draw("uniform", low=-1.0, high=1.0), lambda word: reference_uniform(word) * 2 - 1),
-        (Draw("fixed", value=0.75), lambda word: 0.75),
-    ],
-    ids=["normal", "half a normal", "uniform", "from -1 to 1", "fixed"],
-)
-def test_a_field_is_drawn_as_its_draw_says(draw: Draw, expected: Callable[[int], float]) -> None:
-    values = draw_field(Field("z", (3, 2), draw=draw), 6, [4, 9])
-    assert values.dtype == np.float32
-    assert values.shape == (2, 3, 2)
-    for row, index in zip(values, (4, 9), strict=True):
-        assert row.ravel().tolist() == [expected(word) for word in reference_words(6, 0, index, 6)]
-
-
-@pytest.mark.parametrize(
-    "z", [Field("z", (4,)), Field("z", ("t",), draw=Draw("normal"))], ids=["no draw", "any length"]
-)
-def test_a_field_that_is_the_callers_to_give_is_not_drawn(z: Field) -> None:
-    with pytest.raises(InputError, match=r"Input z cannot be drawn.*generator\(z=\.\.\.\)"):
-        draw_field(z, 0, range(2))
 
 
 # Interpolation.

@@ -96,13 +96,26 @@ def test_a_file_of_2_gib_is_refused_unread(
         Generator(path, device="cpu")
 
 
+def test_a_checkpoint_is_told_from_a_model(no_onnxruntime: None, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"PK\x03\x04" + bytes(64))
+    with pytest.raises(ModelFileError, match="Export it first: gan export"):
+        Generator(path, device="cpu")
+
+
+def test_a_folder_is_named_once(no_onnxruntime: None, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="It is not a file") as caught:
+        Generator(tmp_path, device="cpu")
+    assert str(caught.value).count(str(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"hello\n" * 500, b"\x89PNG\r\n\x1a\n" + bytes(64)])
 def test_a_file_that_is_no_model_is_refused(
     no_onnxruntime: None, tmp_path: Path, content: bytes
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(ModelFileError, match="The ONNX file was refused"):
+    with pytest.raises(ModelFileError, match=r"model\.onnx was refused"):
         Generator(path, device="cpu")
 
 

@@ -182,7 +182,7 @@ HOSTILE: dict[str, Edit] = {
     "a stream below 0": drawn(0, stream=-1),
     "a stream of 2^64": drawn(0, stream=2**64),
     "a stream that is a float": drawn(0, stream=0.0),
-    "a stream that is true": drawn(0, stream=True),
+    "a stream that is true": drawn(1, stream=True),
     "a scale that is a text": drawn(0, scale="1"),
     "a scale of 1e300, beyond float32": drawn(0, scale=1e300),
     "a fixed value of 1e300": drawn(0, kind="fixed", value=1e300),

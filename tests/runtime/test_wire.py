@@ -106,6 +106,13 @@ def constant(**attribute: Any) -> onnx.NodeProto:
     return helper.make_node("Constant", [], ["c"], **attribute)
 
 
+def with_list(*values: object) -> onnx.NodeProto:
+    """A node with a list of tensors, sparse tensors or graphs as its attribute."""
+    node = helper.make_node("Constant", [], ["c"])
+    node.attribute.append(helper.make_attribute("list", values))
+    return node
+
+
 def sparse() -> onnx.SparseTensorProto:
     values, indices = some_tensor(), numpy_helper.from_array(np.arange(16), "i")
     return helper.make_sparse_tensor(values, indices, [100])
@@ -138,6 +145,16 @@ HOSTILE: dict[str, tuple[str, Edit]] = {
         "external",
         lambda m: m.graph.node.append(constant(value=outside(some_tensor()))),
     ),
+    "external in a list of an attribute": (
+        "external",
+        lambda m: m.graph.node.append(with_list(some_tensor(), outside(some_tensor()))),
+    ),
+    "external in a list of subgraphs": (
+        "external",
+        lambda m: m.graph.node.append(
+            with_list(helper.make_graph([], "leaf", [], [], [outside(some_tensor())]))
+        ),
+    ),
     "external in a subgraph": (
         "external",
         nested(1, helper.make_graph([], "leaf", [], [], [outside(some_tensor())])),
@@ -165,6 +182,10 @@ HOSTILE: dict[str, tuple[str, Edit]] = {
     "sparse weights in a node": (
         "sparse",
         lambda m: m.graph.node.append(constant(sparse_value=sparse())),
+    ),
+    "sparse weights in a list of a node": (
+        "sparse",
+        lambda m: m.graph.node.append(with_list(sparse())),
     ),
     "three levels of subgraphs": ("deeper than 2", nested(3)),
     "too many nodes": (
@@ -247,7 +268,7 @@ BROKEN: dict[str, bytes] = {
     "field number 0": entry(7, b"") + b"\x02\x00",
     "a group": entry(7, b"") + varint(9 << 3 | 3),
     "wire type 7": entry(7, b"") + varint(9 << 3 | 7),
-    "a number of 11 bytes": entry(7, b"") + varint(9 << 3) + b"\xff" * 11,
+    "a number of 11 bytes": entry(7, b"") + varint(9 << 3) + b"\x80" * 10 + b"\x00",
     "a number that never ends": entry(7, b"") + varint(9 << 3) + b"\xff",
     "a length beyond the end": entry(7, b"") + varint(9 << 3 | 2) + varint(100) + b"short",
     "a length of 2^63": entry(7, b"") + varint(9 << 3 | 2) + varint(2**63),
