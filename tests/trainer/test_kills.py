@@ -30,7 +30,7 @@ from .conftest import TINY, same, tiny_request
 TORTURE = os.environ.get("GAN_TORTURE") == "1"
 TRAINING_KILLS, TRAINING_STEPS = (20, 200) if TORTURE else (5, 50)
 SAVING_KILLS = 100 if TORTURE else 20
-SELDOM = {"sample_every": 10**9, "measure_every": 10**9}
+SELDOM: dict[str, Any] = {"sample_every": 10**9, "measure_every": 10**9}
 
 NURSERY = """
 import importlib, json, logging, os, sys, time, traceback
