@@ -37,7 +37,7 @@ check: lint
 
 # The full counts of what `make test` does a few times.
 torture: .venv/ready
-	GAN_TORTURE=1 $(bin)/pytest --quiet tests/trainer/test_kills.py
+	GAN_TORTURE=1 $(bin)/pytest --quiet -m torture
 
 bench: .venv/ready
 	$(bin)/python benchmarks/footprint.py
