@@ -116,19 +116,23 @@ def _normal_magnitude(p: Doubles) -> Doubles:
     z *= q
     (tail,) = np.nonzero(q > 0.425)
     r = np.sqrt(-_log(p[tail]))
-    far = r > 5.0
     z[tail] = _ratio(_SHOULDER, r - 1.6)
-    z[tail[far]] = _ratio(_TAIL, r[far] - 5.0)
+    far = r > 5.0
+    if far.any():  # for one word in 3.6e10
+        z[tail[far]] = _ratio(_TAIL, r[far] - 5.0)
     return z
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Doubles) -> Doubles:
-    top, bottom = (np.full_like(x, row[0]) for row in coefficients)
-    for a, b in zip(coefficients[0][1:], coefficients[1][1:], strict=True):
-        top *= x
+    (a, *tops), (b, *bottoms) = coefficients
+    top, bottom = a * x, b * x
+    for a, b in zip(tops[:-1], bottoms[:-1], strict=True):
         top += a
-        bottom *= x
+        top *= x
         bottom += b
+        bottom *= x
+    top += tops[-1]
+    bottom += bottoms[-1]
     return np.divide(top, bottom, out=top)
 
 

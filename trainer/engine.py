@@ -170,7 +170,9 @@ class Training:
             batch = self._next_batch(purpose)
             batch |= self.system.generate(self, batch)
             for entry in {entry for objective in due for entry in objective.differentiates}:
-                batch[entry] = tree_map(lambda x: x.detach().requires_grad_(), batch[entry])
+                batch[entry] = tree_map(
+                    lambda x: x if x.requires_grad else x.detach().requires_grad_(), batch[entry]
+                )
             losses = {o.name: o.weight * o.every * o.value(self, batch) for o in due}
             total = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad()

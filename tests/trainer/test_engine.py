@@ -26,6 +26,7 @@ from gan.trainer.system import (
     Stage,
     Tree,
     Turn,
+    r2_penalty,
 )
 from gan.trainer.systems.dcgan import DCGAN
 
@@ -292,6 +293,19 @@ def test_a_term_may_differentiate_by_what_it_names_and_only_when_it_is_due() -> 
     calls = logged(live, "discriminate")
     live.run_step()
     assert [sample.requires_grad for _, sample, _ in calls[:2]] == [False, True]
+
+
+def test_a_term_of_g_that_differentiates_by_the_fakes_leaves_g_its_gradient() -> None:
+    class Smooth(Point):
+        def players(self) -> dict[str, Player]:
+            both = super().players()
+            both["G"].objectives.append(Objective("smooth", r2_penalty, 0.0, 1, ("fake",)))
+            return both
+
+    plain, smooth = training(), training(Smooth)
+    for live in (plain, smooth):
+        live.run_step()
+    assert same(weights(plain.networks["G"]), weights(smooth.networks["G"]))
 
 
 def test_a_penalty_pulls_the_discriminators_weight_to_zero() -> None:

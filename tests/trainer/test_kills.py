@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,18 +85,22 @@ for line in sys.stdin:
 
 
 class Child:
-    """A process of the nursery. lines: what it says."""
+    """A process of the nursery, of two minutes at most. lines: what it says."""
 
     def __init__(self, nursery: IO[str], lines: IO[str], err: Path) -> None:
         self._nursery, self.lines, self.err = nursery, lines, err
         self._number = int(nursery.readline())
+        self._limit = threading.Timer(120, self.send, [signal.SIGKILL])
+        self._limit.start()
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self._number, number)
 
     def wait(self) -> int:
         """Its exit code, or the negative number of the signal that ended it."""
-        return int(self._nursery.readline())
+        code = int(self._nursery.readline())
+        self._limit.cancel()
+        return code
 
 
 class Nursery:
