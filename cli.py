@@ -212,7 +212,7 @@ def train(
     if dry_run:
         from .trainer.request import plan
 
-        print_plan(plan(request))
+        print_plan(plan(request), minutes)
         return
     line = StatusLine()
     try:
@@ -347,6 +347,10 @@ def write_grid(
 
     check_suffix(path)
     refuse_existing(path, force)
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{path} cannot be written", seen=f"There is no folder {path.parent}", repair="Make it"
+        )
     labels: Any = class_of(generator, label)
     if by_class:
         columns = len(generator.classes)
@@ -544,11 +548,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, minutes: float | None) -> None:
     from .trainer.system import build_on_meta, parameter_count
 
     lines = {"data": plan.data.name, "images": len(plan.data), "classes": len(plan.data.classes)}
-    lines |= plan.config.flat() | {"device": str(plan.device), "out": str(plan.folder.path)}
+    lines |= plan.config.flat()
+    if minutes is not None and plan.checkpoint is None:
+        lines["steps"] = f"what fits in {minutes:g} minutes, by a probe at the start"
+    lines |= {"device": str(plan.device), "out": str(plan.folder.path)}
     lines |= {
         f"parameters of {n}": parameter_count(net) for n, net in build_on_meta(plan.system).items()
     }
@@ -570,12 +577,12 @@ def print_report(report: Report) -> None:
         )
     e = report.exactness
     batches, threads = (", ".join(map(str, numbers)) for numbers in (e.batches, e.threads))
-    typer.echo(
-        f"Same bytes in batches of {batches}: {'yes' if e.across_batches else 'no, within one step'}"
-    )
-    typer.echo(
-        f"Same bytes with {threads} threads: {'yes' if e.across_threads else 'no, within one step'}"
-    )
+    typer.echo(f"Same bytes in batches of {batches}: {yes_or_step(e.across_batches)}")
+    typer.echo(f"Same bytes with {threads} threads: {yes_or_step(e.across_threads)}")
+
+
+def yes_or_step(step: float) -> str:
+    return f"no, they differ by {step:.3g} steps of 255" if step else "yes"
 
 
 def outline(content: Any, indent: int = 0) -> list[str]:

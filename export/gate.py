@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import logging
 import os
@@ -17,7 +18,7 @@ from ..runtime.errors import CheckpointError, ExportError, InputError
 from ..runtime.files import atomic_file
 from ..runtime.generator import Generator
 from ..runtime.golden import COUNT, SEED, Golden
-from ..runtime.model_file import ModelFile
+from ..runtime.model_file import METADATA_KEYS, ModelFile
 from ..runtime.session import load_onnxruntime
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from . import graph as graphs
@@ -52,7 +53,8 @@ def export(
     `CheckpointError`, `ExportError`, `ParityError`, `InputError`; then there is no new file.
     """
     target = Path(output)
-    _check_request(target, opset, max_batch, overwrite)
+    _check_request(target, opset, max_batch)
+    _check_target(target, Path(checkpoint), overwrite)
     load_onnxruntime()  # the judge: missing, it is better said before anything long
     with tempfile.TemporaryDirectory(prefix="gan-export-") as folder:
         work = Path(folder)
@@ -74,12 +76,16 @@ def export(
         graphs.check_batch_axis(model)
         logger.info("4/8 lint")
         graphs.lint(model)
-        return _prove(source, model, target, image, max_batch)
+        report, data, digest = _prove(source, model, image, max_batch)
+        _check_target(target, Path(checkpoint), overwrite)  # it may have come meanwhile
+        _write(target, data, digest)
+        return report
 
 
 def _prove(
-    source: Source, model: onnx.ModelProto, target: Path, image: str, max_batch: int
-) -> Report:
+    source: Source, model: onnx.ModelProto, image: str, max_batch: int
+) -> tuple[Report, bytes, str]:
+    """Gate steps 5 to 8 up to the finished bytes: the report, the file, and its graph's digest."""
     logger.info("5/8 clean-up, head, check")
     graphs.clean(model)
     signature = graphs.attach_heads(model, source.signature, image)
@@ -110,8 +116,7 @@ def _prove(
         },
     }
     graphs.embed(model, sections)
-    _write(target, graphs.to_bytes(model), digest)
-    return report
+    return report, graphs.to_bytes(model), digest
 
 
 def _write(target: Path, data: bytes, digest: str) -> None:
@@ -121,7 +126,10 @@ def _write(target: Path, data: bytes, digest: str) -> None:
             file.write(data)
             file.flush()
             generator = Generator(file.name, device="cpu")
-            if ModelFile.read(file.name).graph_digest() != digest:
+            written = ModelFile.read(file.name)
+            for section in METADATA_KEYS:
+                written.section(section)
+            if written.graph_digest() != digest:
                 raise ExportError(
                     "The graph changed while its report was embedded", seen="another digest"
                 )
@@ -147,7 +155,8 @@ def _provenance(source: Source) -> dict[str, Any]:
     return {
         "system": {
             "graph": source.graph,
-            **settings.pop("system"),
+            **dataclasses.asdict(source.system),
+            "trained_sha256": settings.pop("system")["sha256"],
             "options": settings.pop("options"),
         },
         "training": {
@@ -182,7 +191,7 @@ def _load(kept: Path, given: Path) -> Checkpoint:
         raise CheckpointError(failed, seen=error.seen, repair=error.repair) from error
 
 
-def _check_request(target: Path, opset: int, max_batch: int, overwrite: bool) -> None:
+def _check_request(target: Path, opset: int, max_batch: int) -> None:
     if opset not in OPSETS:
         raise InputError(
             "The opset was refused", seen=f"{opset}", repair=f"Give {OPSETS[0]} to {OPSETS[-1]}"
@@ -200,6 +209,15 @@ def _check_request(target: Path, opset: int, max_batch: int, overwrite: bool) ->
     if target.is_dir():
         raise InputError(
             f"{target} cannot be written", seen="It is a folder", repair="Give a file name"
+        )
+
+
+def _check_target(target: Path, checkpoint: Path, overwrite: bool) -> None:
+    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
+        raise InputError(
+            f"{target} is the checkpoint itself",
+            seen="It would be lost",
+            repair="Name another file",
         )
     if target.exists() and not overwrite:
         raise InputError(

@@ -6,6 +6,7 @@ Knows onnx, neither torch nor onnxruntime.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,8 +35,10 @@ RANDOM_OPERATORS = frozenset(
 
 def check_batch_axis(model: onnx.ModelProto) -> None:
     """Raise `ExportError` unless axis 0 of every input and output is the one symbolic batch axis."""
+    names = set()
     for value in (*model.graph.input, *model.graph.output):
         dims = value.type.tensor_type.shape.dim
+        names.add(dims[0].dim_param if dims else "")
         if not dims or not dims[0].dim_param:
             size = dims[0].dim_value if dims else "none"
             raise ExportError(
@@ -50,6 +53,12 @@ def check_batch_axis(model: onnx.ModelProto) -> None:
                     seen=f"{value.name} has an axis {dim.dim_param}",
                     repair="Look for reshapes that mix samples",
                 )
+    if len(names) > 1:
+        raise ExportError(
+            "Inputs and outputs have different batch axes",
+            seen=", ".join(sorted(names)),
+            repair="Look for reshapes that mix samples",
+        )
 
 
 def lint(model: onnx.ModelProto) -> None:
@@ -170,9 +179,18 @@ def embed(model: onnx.ModelProto, sections: Mapping[str, Any]) -> None:
         text = (
             content
             if isinstance(content, str)
-            else json.dumps(content, sort_keys=True, ensure_ascii=False)
+            else json.dumps(_finite(content), sort_keys=True, ensure_ascii=False, allow_nan=False)
         )
         model.metadata_props.add(key=PREFIX + name, value=text)
+
+
+def _finite(content: Any) -> Any:
+    """The same with null for numbers that JSON has no word for, such as a metric that is NaN."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:

@@ -13,7 +13,9 @@ from torch.nn.utils import parametrize
 from ..runtime.errors import ExportError, InputError
 from ..runtime.inputs import draw_field
 from ..runtime.signature import Field, Signature
+from ..trainer import systems
 from ..trainer.checkpoint import Checkpoint
+from ..trainer.systems import SystemSource
 
 ISOLATION_BATCH, ISOLATION_LIMIT = 8, 1e-5
 SEED = 1  # of the latents by which torch and onnxruntime are compared
@@ -24,6 +26,7 @@ class Source:
     """A graph of a checkpoint as torch has it: float outputs, before any head."""
 
     checkpoint: Checkpoint
+    system: SystemSource  # as it is now: with an accepted change it is not the checkpoint's
     graph: str
     signature: Signature
     module: nn.Module
@@ -48,6 +51,8 @@ def load_source(
 ) -> Source:
     """Averaged weights, deep copy, eval(), frozen, parametrisations removed (gate step 1)."""
     system = checkpoint.system(file=system_file, accept_changed=accept_changed)
+    recorded = checkpoint.config.system
+    found = systems.load(system_file)[1] if recorded.file and system_file else recorded
     graphs = system.graphs()
     name = graph or next(iter(graphs))
     if name not in graphs:
@@ -59,7 +64,7 @@ def load_source(
     module = copy.deepcopy(graphs[name].build(checkpoint.averaged_networks(system)))
     module.eval().requires_grad_(False)
     remove_parametrizations(module)
-    return Source(checkpoint, name, graphs[name].signature, module)
+    return Source(checkpoint, found, name, graphs[name].signature, module)
 
 
 def remove_parametrizations(module: nn.Module) -> None:

@@ -25,13 +25,15 @@ class ParityRow:
 
 @dataclass(frozen=True)
 class Exactness:
-    """Whether the same latents gave the same bytes: at every batch size for a fixed thread count, and at every
-    thread count too."""
+    """How far apart the outputs of the same latents were, in steps of 1/255 of the range; 0 means the same bytes.
+
+    across_batches: at one thread count, between batch sizes. across_threads: between thread counts.
+    """
 
     batches: tuple[int, ...]
     threads: tuple[int, ...]
-    across_batches: bool
-    across_threads: bool
+    across_batches: float
+    across_threads: float
 
 
 @dataclass(frozen=True)

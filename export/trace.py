@@ -35,7 +35,7 @@ def trace(work: Path, *, checkpoint: Path, graph: str, system_file: str | None, 
         )
     )
     process = subprocess.run(
-        [sys.executable, "-m", "gan.export.trace", str(request)],
+        [sys.executable, "-P", "-m", "gan.export.trace", str(request)],
         capture_output=True,
         text=True,
         check=False,
@@ -43,14 +43,11 @@ def trace(work: Path, *, checkpoint: Path, graph: str, system_file: str | None, 
     answer = json.loads(result.read_text()) if result.exists() else {}
     if process.returncode != 0 or "error" in answer or not onnx.exists():
         tail = " ".join(process.stderr.split())[-300:]
+        broken = f"The tracing process ended with {process.returncode}: {tail}"
         raise ExportError(
             answer.get("failed", "The generator could not be traced"),
-            seen=answer.get(
-                "error", f"The tracing process ended with {process.returncode}: {tail}"
-            ),
-            repair=answer.get(
-                "repair", "Write forward() in plain tensor operations that any batch size can take"
-            ),
+            seen=answer.get("error", broken),
+            repair=answer.get("repair", "See `gan doctor`: are torch, onnx and onnxscript sound?"),
         )
     return onnx
 
@@ -120,7 +117,10 @@ def _main(path: str) -> None:
         answer = {"failed": error.failed, "error": error.seen, "repair": error.repair}
     except Exception as error:  # torch.onnx raises many kinds; the cause is what helps
         cause = error.__cause__ or error
-        answer = {"error": f"{type(cause).__name__}: {' '.join(str(cause).split()):.400}"}
+        answer = {
+            "error": f"{type(cause).__name__}: {' '.join(str(cause).split()):.400}",
+            "repair": "Write forward() in plain tensor operations that any batch size can take",
+        }
     Path(request["result"]).write_text(json.dumps(answer))
 
 

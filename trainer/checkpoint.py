@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import CheckpointError
+from ..runtime.errors import CheckpointError, ModelFileError
 from ..runtime.files import atomic_file
+from ..runtime.signature import Signature
 from . import systems
 from .config import Config, make_options
 from .system import DataInfo, System
@@ -72,7 +73,9 @@ class Checkpoint:
             checkpoint.step,
             checkpoint.metrics,
             checkpoint.threads,
+            checkpoint.processes,
         )
+        checkpoint._check_contents()
         return checkpoint
 
     @property
@@ -105,6 +108,11 @@ class Checkpoint:
         return self._count("threads", "count", at_least=1)
 
     @property
+    def processes(self) -> int:
+        """Processes that trained together."""
+        return self._count("threads", "processes", at_least=1)
+
+    @property
     def finished(self) -> bool:
         return self.step >= self.config.steps
 
@@ -134,6 +142,30 @@ class Checkpoint:
             ):
                 raise CheckpointError(f"{self.path} is damaged", seen=f"metrics: {part}")
         return parts
+
+    def _check_contents(self) -> None:
+        """What is shown and exported without being loaded into a network. Raises `CheckpointError`."""
+        for section in ("networks", "averaged"):
+            for name, state in self.content[section].items():
+                if not isinstance(state, dict) or not all(
+                    isinstance(key, str) and isinstance(tensor, Tensor)
+                    for key, tensor in state.items()
+                ):
+                    raise CheckpointError(
+                        f"{self.path} is damaged", seen=f"{section}: {name!r:.40}"
+                    )
+        for name, text in self.content["signature"].items():
+            try:
+                Signature.from_json(text if isinstance(text, str) else "")
+            except ModelFileError as error:
+                raise CheckpointError(
+                    f"{self.path} is damaged", seen=f"signature: {name!r:.40}"
+                ) from error
+        data = self.content["data"]
+        if not isinstance(data.get("name"), str) or not isinstance(data.get("digest"), str):
+            raise CheckpointError(f"{self.path} is damaged", seen="data: name or digest")
+        self._count("data", "count", at_least=1)
+        self._count("progress", "images_seen", at_least=0)
 
     def _count(self, section: str, name: str, *, at_least: int) -> int:
         value = self.content[section].get(name)

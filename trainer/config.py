@@ -127,6 +127,8 @@ def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[st
             + " ".join(f"--accept {name.replace('_', '-')}" for name in refused)
             + ", or start anew beside it with --force",
         )
+    if "steps" in changed and stored.ema_decay == default_ema_decay(stored.steps):
+        general = {"ema_decay": default_ema_decay(changed["steps"])} | general
     options = {**stored.options, **{n: v for n, v in changed.items() if n not in GENERAL}}
     return dataclasses.replace(stored, **general, options=options)
 

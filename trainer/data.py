@@ -12,7 +12,7 @@ import os
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,13 +181,7 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self.name, self._root = source_name(str(root)), root
-        found = [
-            Path(folder, file).relative_to(root).as_posix()
-            for folder, folders, files in os.walk(root, onerror=_unreadable)
-            if _drop_hidden(folders)
-            for file in files
-            if _is_image(file)
-        ]
+        found = [path.relative_to(root).as_posix() for path in _walk(root)]
         self.items, self.classes = classify(found)
 
     def read(self, item: Item) -> bytes:
@@ -347,9 +341,21 @@ def _is_image(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def _drop_hidden(folders: list[str]) -> bool:
+def _walk(root: Path) -> Iterator[Path]:
+    """Image files below a folder; linked folders too, each real folder once, so that a loop ends."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, onerror=_unreadable, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        _drop_hidden(folders)
+        yield from (Path(folder, file) for file in files if _is_image(file))
+
+
+def _drop_hidden(folders: list[str]) -> None:
     folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-    return True
 
 
 def _escapes(name: str) -> bool:

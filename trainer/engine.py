@@ -90,9 +90,8 @@ class Training:
 
     def run_step(self) -> None:
         """All turns of the present stage, once. Raises `TrainingDivergedError`."""
-        torch.manual_seed(
-            derive_seed(self.config.seed, "step", self.step)
-        )  # for ops that take no generator
+        # for ops that take no generator, such as dropout
+        torch.manual_seed(derive_seed(self.config.seed, "step", self.step, self.world.rank))
         stage = self._enter_stage()
         for turn_number, turn in enumerate(stage.turns):
             for repeat in range(turn.times):
@@ -261,9 +260,6 @@ class Training:
             torch._foreach_lerp_(list(averaged.parameters()), list(live.parameters()), 1.0 - decay)
             for ours, theirs in zip(averaged.buffers(), live.buffers(), strict=True):
                 ours.copy_(theirs)
-
-    def _seed_of_step(self) -> int:
-        return derive_seed(self.config.seed, "step", self.step, self.world.rank)
 
     def _parameters(self, player: Player) -> list[nn.Parameter]:
         return [

@@ -25,13 +25,18 @@ Formula = Callable[[Tensor, Tensor], Tensor]  # (r, f) -> one value an element
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """A pair of formulas. relative: only differences of r and f mean something, never their sign."""
+    """A pair of formulas.
+
+    relative: only differences of r and f mean something, never their sign. boundary: the logit between what D takes
+    for real and for fake.
+    """
 
     name: str
     source: str
     discriminator: Formula
     generator: Formula
     relative: bool = False
+    boundary: float = 0.0
 
     def discriminator_objective(self, live: Live, batch: Batch) -> Tensor:
         return _over_leaves(
@@ -66,6 +71,7 @@ LEAST_SQUARES = AdversarialLoss(
     "Mao et al. 2017, eq. 9, a = 0, b = c = 1, without the factor 1/2",
     lambda r, f: (r - 1).square() + f.square(),
     lambda r, f: (f - 1).square(),
+    boundary=0.5,
 )
 HINGE = AdversarialLoss(
     "hinge",
@@ -95,10 +101,12 @@ LOSSES = {
 
 @torch.no_grad()
 def accuracy(loss: AdversarialLoss, real: Tree, fake: Tree) -> tuple[float, float]:
-    """Shares of reals and of fakes that the discriminator tells right: by sign, or for relative losses by pairs."""
+    """Shares of reals and of fakes that the discriminator tells right: by the loss's boundary, or by pairs."""
     pairs = list(zip(leaves(real), leaves(fake), strict=True))
     if loss.relative:
         right = torch.stack([(r > f).float().mean() for r, f in pairs]).mean().item()
         return right, right
-    real_right = torch.stack([(r > 0).float().mean() for r, _ in pairs]).mean().item()
-    return real_right, torch.stack([(f < 0).float().mean() for _, f in pairs]).mean().item()
+    real_right = torch.stack([(r > loss.boundary).float().mean() for r, _ in pairs]).mean().item()
+    return real_right, torch.stack(
+        [(f < loss.boundary).float().mean() for _, f in pairs]
+    ).mean().item()

@@ -81,9 +81,18 @@ class RunFolder:
 def choose_folder(out: Path | None, default_name: str, *, force: bool) -> RunFolder:
     """The folder for this command: `out`, or runs/NAME; with `force` the next free one beside it."""
     folder = RunFolder(out or RUNS / default_name)
+    if not force and not folder.checkpoint.exists():
+        left = [path.name for path in (folder.best, folder.metrics) if path.exists()]
+        if left:
+            raise CheckpointError(
+                f"{folder.path} holds a run without its model.pt",
+                seen=", ".join(left),
+                repair="Put model.pt back, choose another --out, or start beside it with --force",
+            )
     number = 2
-    while force and folder.checkpoint.exists():
+    while force and any(p.exists() for p in (folder.checkpoint, folder.best, folder.metrics)):
         base = out or RUNS / default_name
+        base = base if base.name else base.resolve()  # as in --out .
         folder = RunFolder(base.with_name(f"{base.name}-{number}"))
         number += 1
     return folder

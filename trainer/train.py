@@ -55,6 +55,7 @@ def train(request: Request, on_status: Callable[[Status], None] | None = None) -
     ready.folder.make()
     with join(ready.device) as world, ready.folder.locked() if world.first else nullcontext():
         ready.checkpoint = _latest(ready)
+        _check_processes(ready.checkpoint, world, request.accept)
         world.wait()  # all have read before the first writes
         if ready.checkpoint is not None and ready.checkpoint.step >= ready.config.steps:
             return Outcome(ready.folder, ready.config, ready.checkpoint.step, True, new=False)
@@ -128,6 +129,8 @@ class _Run:
         self.speed = Speed(training.step)
         self.values: dict[str, float] = {}
         told, stopped = 0.0, 0
+        if training.step == 0:  # threads and steps are measured once: no kill may lose them
+            self._save()
         try:
             while training.step < steps and not stopped:
                 training.run_step()
@@ -206,7 +209,7 @@ class _Run:
                 "values": self.measured,
                 "best": {} if self.best is None else {"value": self.best},
             },
-            "threads": {"count": self.threads},
+            "threads": {"count": self.threads, "processes": self.world.size},
         }
         save(path or self.folder.checkpoint, content)
         if path is None:
@@ -257,6 +260,18 @@ def _threads(request: Request, stored: int | None) -> int | None:
             repair=f"Give --threads {stored}, or accept the change with --accept threads",
         )
     return wanted or stored
+
+
+def _check_processes(
+    checkpoint: Checkpoint | None, world: World, accepted: tuple[str, ...]
+) -> None:
+    """Batch norm sees a process's own slice, so the weights depend on how many there are."""
+    if checkpoint and checkpoint.processes != world.size and "processes" not in accepted:
+        raise CheckpointError(
+            "The run was started with another number of processes",
+            seen=f"{world.size}, stored {checkpoint.processes}",
+            repair=f"Start {checkpoint.processes}, or accept the change with --accept processes",
+        )
 
 
 def _latest(ready: Plan) -> Checkpoint | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import onnx
 import pytest
 import torch
 
-from gan.export import export, gate
+from gan.export import Exactness, export, gate
 from gan.export import graph as graphs
 from gan.export.module import load_source
 from gan.export.parity import BATCHES
@@ -30,6 +33,7 @@ from gan.runtime.golden import Golden
 from gan.runtime.inputs import draw_field
 from gan.runtime.model_file import ModelFile
 from gan.trainer import Checkpoint
+from gan.trainer.checkpoint import save
 
 Make = Callable[..., Path]
 Plant = Callable[..., tuple[Path, str]]
@@ -73,7 +77,7 @@ def test_a_system_is_proven_at_every_batch_size(
     assert all(
         row.max_abs <= 1e-4 and row.step is not None and row.step <= 1 for row in report.rows
     )
-    assert report.exactness.across_batches
+    assert report.exactness.across_batches == 0.0
 
     generator = Generator(file, device="cpu")
     assert generator.verify() == "exact"
@@ -226,6 +230,115 @@ def test_a_golden_sample_that_is_not_reproduced_is_refused(
     with pytest.raises(ParityError, match="golden sample"):
         export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx")
     assert not any(tmp_path.iterdir())
+
+
+def fixed_batch(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 3
+
+
+def random_node(model: onnx.ModelProto) -> None:
+    name = model.graph.output[0].name
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(onnx.helper.make_node("RandomNormalLike", ["before"], [name]))
+
+
+def batch_norm_in_training(model: onnx.ModelProto) -> None:
+    name, ones = model.graph.output[0].name, np.ones(3, np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(ones, "ones"))
+    model.graph.node[-1].output[0] = "before"
+    inputs = ["before", "ones", "ones", "ones", "ones"]
+    outputs = [name, "mean", "variance"]
+    norm = onnx.helper.make_node("BatchNormalization", inputs, outputs, training_mode=1)
+    model.graph.node.append(norm)
+
+
+def malformed(model: onnx.ModelProto) -> None:
+    model.graph.node[0].input[0] = "nowhere"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (fixed_batch, "fixed batch size"),
+        (random_node, "random numbers"),
+        (batch_norm_in_training, "batch norm in training mode"),
+        (malformed, "onnx refused the graph"),
+    ],
+)
+def test_a_traced_graph_with_a_fault_is_refused_and_leaves_no_file(
+    spoil: Callable[[onnx.ModelProto], None],
+    said: str,
+    make_checkpoint: Make,
+    tmp_path: Path,
+    traced_here: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trace = vars(gate)["trace"]  # the one that traces here
+
+    def spoilt(*arguments: Any, **named: Any) -> Path:
+        path = trace(*arguments, **named)
+        model = onnx.load(path)
+        spoil(model)
+        onnx.save(model, path)
+        return path
+
+    monkeypatch.setattr(gate, "trace", spoilt)
+    with pytest.raises(ExportError, match=said):
+        export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_system_of_ours_that_is_not_exact_is_refused(
+    make_checkpoint: Make, tmp_path: Path, traced_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inexact(*_: Any) -> Exactness:
+        return Exactness((1, 2), (1,), across_batches=1.0, across_threads=0.0)
+
+    monkeypatch.setattr(gate, "measure_exactness", inexact)
+    with pytest.raises(ParityError, match="batch size"):
+        export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_accepted_change_of_the_system_is_on_record(
+    planted: Plant, tmp_path: Path, traced_here: None
+) -> None:
+    checkpoint, file = planted("x = x * 0.5")
+    export(checkpoint, tmp_path / "m.onnx", system_file=file, accept_changed_system=True)
+    content = ModelFile.read(tmp_path / "m.onnx").section("system")
+    assert content["sha256"] == hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    assert content["trained_sha256"] == Checkpoint.load(checkpoint).config.system.sha256
+    assert content["trained_sha256"] != content["sha256"]
+
+
+def test_a_checkpoint_is_never_overwritten_by_its_export(
+    make_checkpoint: Make, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "model.pt"
+    shutil.copy(make_checkpoint("dcgan", width=4), checkpoint)
+    before = checkpoint.read_bytes()
+    with pytest.raises(InputError, match="the checkpoint itself"):
+        export(checkpoint, checkpoint, overwrite=True)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_metric_that_is_no_number_leaves_the_file_readable(
+    make_checkpoint: Make, tmp_path: Path, traced_here: None
+) -> None:
+    checkpoint = Checkpoint.load(make_checkpoint("dcgan", width=4))
+    checkpoint.content["metrics"]["values"] = {"coverage": math.nan}
+    save(tmp_path / "nan.pt", checkpoint.content)
+    export(tmp_path / "nan.pt", tmp_path / "model.onnx")
+    training = ModelFile.read(tmp_path / "model.onnx").section("training")
+    assert training["metrics"] == {"coverage": None}
+
+
+def test_a_module_in_the_current_folder_is_not_taken_for_a_package(
+    make_checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path)
+    export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx")
 
 
 def test_an_existing_file_is_kept_unless_asked(

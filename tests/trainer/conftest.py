@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gan.runtime.signature import Draw, Field
+from gan.trainer.checkpoint import Checkpoint
 from gan.trainer.config import Config
 from gan.trainer.data import Dataset, digits
 from gan.trainer.engine import Training
@@ -178,3 +179,44 @@ def tiny_request(
     settings = {**TINY, "steps": 6, **(given or {})}
     settings = {name: value for name, value in settings.items() if value is not None}
     return Request(**{"data": str(data), "out": out, "threads": 1, "given": settings, **fields})
+
+
+OWN = '''"""A linear GAN of eight pixels."""
+from torch import nn
+from gan.runtime.signature import Draw, Field
+from gan.trainer import Graph, System, image_field
+
+class Reshape(nn.Sequential):
+    def forward(self, z):
+        return super().forward(z).reshape(-1, 1, 8, 8)
+
+class Linear(System):
+    name = "linear"
+
+    def networks(self):
+        return {"G": Reshape(nn.Linear(self.options.latent, 64), nn.Tanh()), "D": nn.Linear(64, 1)}
+
+    def generate(self, live, batch):
+        return {"fake": live.networks["G"](batch["z"])}
+
+    def discriminate(self, live, sample, batch):
+        return live.networks["D"](sample.flatten(1)).flatten()
+
+    def graphs(self):
+        z = Field("z", (self.options.latent,), draw=Draw("normal"))
+        return {"image": Graph((z,), (image_field(self.data),), lambda nets: nets["G"])}
+'''
+
+
+def own_request(data: Path, folder: Path, text: str = OWN, **fields: Any) -> Request:
+    (folder / "my_gan.py").write_text(text)
+    steps = fields.pop("steps", 4)
+    given = {"resolution": 8, "batch_size": 4, "latent": 4, "steps": steps}
+    return Request(
+        **{"data": str(data), "out": folder / "run", "threads": 1, "given": given,
+           "system": str(folder / "my_gan.py"), **fields}
+    )  # fmt: skip
+
+
+def content(outcome: Outcome) -> dict[str, Any]:
+    return Checkpoint.load(outcome.folder.checkpoint).content

@@ -233,6 +233,23 @@ def test_a_missing_section_is_named(content: dict[str, Any], tmp_path: Path, sec
         Checkpoint.load(written(tmp_path, {**content, section: [1]}))
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("config", "steps", "many"), ("data", "info", {"channels": 1}), ("data", "info", None),
+        ("progress", "step", -1), ("progress", "step", 1.5), ("progress", "step", None),
+        ("threads", "count", 0), ("threads", "count", True), ("metrics", "values", [1]),
+        ("metrics", "best", {"value": "high"}),
+    ],
+)  # fmt: skip
+def test_damage_is_found_when_a_checkpoint_is_loaded_and_not_later(
+    content: dict[str, Any], tmp_path: Path, section: str, name: str, value: Any
+) -> None:
+    spoilt = {**content, section: {**content[section], name: value}}
+    with pytest.raises(CheckpointError, match=r"damaged|configuration cannot be read"):
+        Checkpoint.load(written(tmp_path, spoilt))
+
+
 PLAIN_SECTIONS = ("config", "data", "progress", "health", "metrics", "threads")
 
 

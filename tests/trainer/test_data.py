@@ -429,3 +429,15 @@ def test_images_reach_the_device_in_minus_one_to_one() -> None:
     assert values.flatten().tolist() == pytest.approx(expected, abs=1e-6)
     assert data.labels_of(torch.tensor([4, 0]), CPU).tolist() == [4, 0]
     assert pixels.flatten().tolist() == [0, 51, 127, 128, 255]
+
+
+def test_linked_folders_are_followed_once_and_a_loop_ends(tmp_path: Path) -> None:
+    files = {f"{name}/{i}.png": encoded(picture(i)) for i, name in enumerate(("cat", "dog"))}
+    there = Path(write_folder(tmp_path / "there", files))
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("cat", "dog"):
+        (here / name).symlink_to(there / name)
+    (there / "dog" / "back").symlink_to(here)
+    data = load(str(here))
+    assert len(data) == 2 and data.classes == ("cat", "dog")

@@ -8,14 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from gan.runtime import InputError
 from gan.trainer import Checkpoint, Request, train
+from gan.trainer.config import make_config, make_options
+from gan.trainer.data import Dataset
 from gan.trainer.distributed import ALONE, World, check_batch
+from gan.trainer.engine import Training
+from gan.trainer.systems import load
 
 Given = dict[str, int | float | str | bool | None]
 SCRIPT = """
@@ -81,6 +87,23 @@ def free_port() -> int:
 
 
 @pytest.fixture
+def tiny() -> Callable[[World], Training]:
+    """A training of a tiny cgan on a few random digits, in a given world."""
+    rng = np.random.default_rng(0)
+    data = Dataset(
+        "noise", rng.integers(0, 256, (16, 1, 8, 8), np.uint8), np.arange(16) % 2, ("0", "1")
+    )
+
+    def make(world: World) -> Training:
+        kind, source = load("cgan")
+        config = make_config(kind, source, data.info, {"width": 2, "batch_size": 4}, steps=2)
+        system = kind(make_options(kind, data.info, config.options), data.info)
+        return Training(system, data, config, torch.device("cpu"), world)
+
+    return make
+
+
+@pytest.fixture
 def plain(tmp_path: Path) -> Path:
     path = tmp_path / "plain.py"
     path.write_text(SYSTEM)
@@ -130,3 +153,27 @@ def test_slices_are_disjoint_and_together_the_batch() -> None:
     parts = [World(rank, 3).slice(batch) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == batch.tolist()
     assert ALONE.slice(batch) is not None and torch.equal(ALONE.slice(batch), batch)
+
+
+def test_each_rank_draws_its_own_numbers_without_a_generator(tiny: Callable[..., Training]) -> None:
+    drawn = []
+    for world in (World(0, 2), World(1, 2), World(0, 2)):
+        live = tiny(world)
+        torch.manual_seed(0)
+        live.stages = []
+        with pytest.raises(AssertionError):  # no stage: only the seed is set
+            live.run_step()
+        drawn.append(torch.rand(4))
+    assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+
+
+def test_torchrun_trains_by_the_command_and_one_process_tells(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
+        str(free_port()), "-m", "gan.cli", "train", "--steps", "2", "--set", "width=4", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Trained 2 steps") == 1
+    assert Checkpoint.load(tmp_path / "run" / "model.pt").processes == 2

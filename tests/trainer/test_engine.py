@@ -329,6 +329,8 @@ def test_moves_draw_their_own_data_and_their_own_latents() -> None:
     batches = [batch for _, batch in calls]
     assert len(batches) == 9
     assert len({tuple(batch["z"].flatten().tolist()) for batch in batches}) == 9
+    noise = [torch.rand(3, generator=batch["source"]).tolist() for batch in batches]
+    assert len(set(map(tuple, noise))) == 9  # what augmentations draw from
     seen = torch.cat([batch["real"].flatten() for batch in batches])  # 36 = 3 epochs of 12
     expected = sorted((points().pixels / 127.5 - 1).flatten().tolist())
     for epoch in seen.split(12):
@@ -655,7 +657,13 @@ def test_the_count_goes_on_after_a_resume() -> None:
 
 
 class Dropped(Point):
-    """Draws from the global generator too."""
+    """Draws from the global generator in D, and from the batch's own for instance noise."""
+
+    def augmentations(self) -> list[Augmentation]:
+        def noise(sample: Tree, batch: Batch, step: int) -> Tree:
+            return sample + torch.randn(sample.shape, generator=batch["source"])
+
+        return [noise]
 
     def networks(self) -> dict[str, nn.Module]:
         d = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1))

@@ -148,6 +148,12 @@ def test_accuracy_counts_signs() -> None:
     assert accuracy(LOSSES["hinge"], real, fake) == (0.5, 0.75)
 
 
+def test_accuracy_of_least_squares_has_its_border_between_its_targets() -> None:
+    real, fake = torch.tensor([0.9, 1.1, 0.4]), torch.tensor([0.1, -0.1, 0.4, 0.6])
+    share, other = accuracy(LOSSES["least-squares"], real, fake)
+    assert share == pytest.approx(2 / 3) and other == 0.75
+
+
 def test_accuracy_of_relative_losses_counts_pairs_and_ignores_an_offset() -> None:
     real, fake = torch.tensor([1.0, 2.0, -1.0, 0.0]), torch.tensor([-1.0, 3.0, -0.5, -2.0])
     for offset in (0.0, 100.0):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import math
 import os
 import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +19,23 @@ import torch
 import gan.trainer
 from gan.runtime.errors import (
     CheckpointError,
-    DatasetError,
-    DeviceUnavailableError,
-    GanError,
-    InputError,
     TrainingDivergedError,
 )
 from gan.trainer import request as request_module
 from gan.trainer.checkpoint import Checkpoint
+from gan.trainer.checkpoint import save as save_checkpoint
 from gan.trainer.config import default_ema_decay
 from gan.trainer.data import load_dataset
+from gan.trainer.engine import Training
 from gan.trainer.probe import Probe
 from gan.trainer.progress import Status
-from gan.trainer.request import Request, choose_device, plan
 from gan.trainer.run_folder import RunFolder
 from gan.trainer.train import Outcome, steps_in, train
 
-from .conftest import Run, same, tiny_request
+from .conftest import OWN, Run, content, own_request, same, tiny_request
 
 module = importlib.import_module("gan.trainer.train")  # the package has a function of that name
 WEIGHTS = ("networks", "averaged", "optimizers", "progress")
-
-
-def content(outcome: Outcome) -> dict[str, Any]:
-    return Checkpoint.load(outcome.folder.checkpoint).content
-
-
-def rows(outcome: Outcome) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in outcome.folder.metrics.read_text().splitlines()]
 
 
 def stop_at(step: int) -> Callable[[Status], None]:
@@ -61,6 +48,10 @@ def stop_at(step: int) -> Callable[[Status], None]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     return on_status
+
+
+def rows(outcome: Outcome) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in outcome.folder.metrics.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -151,7 +142,7 @@ def test_readings_samples_measures_and_checkpoints_come_when_asked_for(
         assert [row["step"] for row in rows(outcome) if name in row] == expected
     samples = sorted(path.name for path in outcome.folder.samples.iterdir())
     assert samples == ["0000005.png", "0000010.png"]
-    assert [step for name, step in saved if name == "model.pt"] == [2, 4, 6, 8, 10, 10]
+    assert [step for name, step in saved if name == "model.pt"] == [0, 2, 4, 6, 8, 10, 10]
 
 
 def test_checkpoints_are_written_every_two_minutes_unless_asked_otherwise(
@@ -179,7 +170,7 @@ def test_checkpoints_are_written_every_two_minutes_unless_asked_otherwise(
     monkeypatch.setattr(module, "save", save)
     Clock.now = 1000.0
     train(tiny_request(digit_folder, tmp_path, {"steps": 8}), minute)
-    assert saved == [4, 7, 8]  # the first time above 120 s is after the third minute
+    assert saved == [0, 4, 7, 8]  # the first time above 120 s is after the third minute
 
 
 def test_the_public_names_are_these() -> None:
@@ -222,13 +213,6 @@ def test_a_folder_in_use_is_refused(run: Run, tmp_path: Path) -> None:
         run()
     assert not folder.checkpoint.exists()
     assert run().finished
-
-
-def test_a_plan_writes_nothing(digit_folder: Path, tmp_path: Path) -> None:
-    ready = plan(tiny_request(digit_folder, tmp_path / "run"))
-    assert len(ready.data) == 48 and ready.checkpoint is None and ready.config.steps == 6
-    assert ready.system.name == "cgan" and ready.device.type == "cpu"
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("steps", [6, 7])
@@ -279,27 +263,6 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         assert (tmp_path / "a" / name).exists() == (tmp_path / "b" / name).exists() is True
 
 
-def test_signals_are_as_before_once_a_run_ended(
-    digit_folder: Path, tmp_path: Path, every_step_told: None
-) -> None:
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    inside: list[Any] = []
-    outcome = train(
-        tiny_request(digit_folder, tmp_path),
-        lambda status: inside.append(signal.getsignal(signal.SIGINT)),
-    )
-    assert outcome.finished and inside[0] not in handlers
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
-
-
-def test_a_run_in_another_thread_works_without_signals(run: Run) -> None:
-    outcomes: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcomes.append(run()))
-    thread.start()
-    thread.join(60)
-    assert outcomes and outcomes[0].finished
-
-
 def test_a_signal_before_the_first_step_finishes_that_one_and_saves(
     digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,46 +278,6 @@ def test_a_signal_before_the_first_step_finishes_that_one_and_saves(
     assert Checkpoint.load(outcome.folder.checkpoint).step == 1
 
 
-def test_differences_are_refused_by_name_and_taken_when_accepted(run: Run) -> None:
-    first = run()
-    with pytest.raises(CheckpointError, match=r"loss non-saturating \(now hinge\).*--accept loss"):
-        run({"loss": "hinge", "steps": 8})
-    assert content(first)["progress"]["step"] == 6
-    outcome = run({"loss": "hinge", "steps": 8}, accept=("loss",))
-    assert outcome.config.options["loss"] == "hinge" and outcome.step == 8
-    assert content(outcome)["config"]["options"]["loss"] == "hinge"
-    with pytest.raises(CheckpointError, match=r"loss hinge \(now non-saturating\)"):
-        run({"loss": "non-saturating", "steps": 8})
-    assert run({"steps": None}).step == 8  # what is not said stays
-
-
-def test_differences_can_be_accepted_as_they_are_written_on_the_command(run: Run) -> None:
-    run()
-    settings = ("g-learning-rate=0.5",)
-    with pytest.raises(CheckpointError, match="--accept g-learning-rate"):
-        run({"steps": 7}, settings=settings)
-    outcome = run({"steps": 7}, settings=settings, accept=("g-learning-rate",))
-    assert outcome.config.options["g_learning_rate"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("batch_size", 0), ("beta1", 2.0), ("seed", -1), ("loss", "magic"), ("nothing", 1)],
-)
-def test_an_accepted_difference_must_still_be_possible(run: Run, name: str, value: Any) -> None:
-    first = run()
-    before = first.folder.checkpoint.read_bytes()
-    with pytest.raises(InputError):
-        run({name: value, "steps": 8}, accept=(name,))
-    assert first.folder.checkpoint.read_bytes() == before
-
-
-def test_weights_of_another_size_do_not_fit_even_when_accepted(run: Run) -> None:
-    run()
-    with pytest.raises(CheckpointError, match="do not fit"):
-        run({"width": 8, "steps": 8}, accept=("width",))
-
-
 def test_steps_may_grow_and_the_run_goes_on(digit_folder: Path, tmp_path: Path) -> None:
     grown = tiny_request(digit_folder, tmp_path / "a", {"steps": 9, "decay_share": 0.0})
     train(dataclasses.replace(grown, given={**grown.given, "steps": 4}))
@@ -367,36 +290,6 @@ def test_steps_may_grow_and_the_run_goes_on(digit_folder: Path, tmp_path: Path) 
         train(dataclasses.replace(grown, given={**grown.given, "steps": 5}))
 
 
-def test_workers_and_logging_are_free(run: Run) -> None:
-    run()
-    outcome = run({"steps": 7}, workers=7, sample_every=3, measure_every=2, checkpoint_every=5)
-    assert outcome.step == 7
-
-
-def test_other_data_is_refused_unless_accepted(digit_folder: Path, tmp_path: Path) -> None:
-    data = tmp_path / "digits8"
-    shutil.copytree(digit_folder, data)
-    request = tiny_request(data, tmp_path / "run")
-    train(request)
-    more = dataclasses.replace(request, given={**request.given, "steps": 7})
-    next(iter((data / "0").iterdir())).unlink()
-    with pytest.raises(CheckpointError, match=r"other data.*47 images.*--accept data"):
-        train(more)
-    outcome = train(dataclasses.replace(more, accept=("data",)))
-    assert outcome.step == 7 and content(outcome)["data"]["count"] == 47
-    shutil.rmtree(data)
-    with pytest.raises(DatasetError):
-        train(more)
-
-
-def test_a_damaged_checkpoint_is_an_error_and_stays(run: Run) -> None:
-    first = run()
-    first.folder.checkpoint.write_bytes(first.folder.checkpoint.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"not a readable checkpoint.*best\.pt"):
-        run()
-    assert len(first.folder.checkpoint.read_bytes()) == 5000
-
-
 # Threads.
 
 
@@ -407,11 +300,11 @@ def test_the_thread_count_is_stored_and_kept(
         module, "choose_threads", lambda wanted, make, device: Probe(wanted or 2, 1)
     )
     free = tiny_request(digit_folder, tmp_path / "run", {"steps": 1}, threads=None)
-    assert content(train(free))["threads"] == {"count": 2} and torch.get_num_threads() == 2
+    assert content(train(free))["threads"]["count"] == 2 and torch.get_num_threads() == 2
     torch.set_num_threads(1)
     monkeypatch.setattr(module, "choose_threads", lambda wanted, make, device: pytest.fail("again"))
     more = dataclasses.replace(free, given={**free.given, "steps": 2})
-    assert content(train(more))["threads"] == {"count": 2} and torch.get_num_threads() == 2
+    assert content(train(more))["threads"]["count"] == 2 and torch.get_num_threads() == 2
 
 
 def test_another_thread_count_is_refused_unless_accepted(run: Run) -> None:
@@ -421,7 +314,7 @@ def test_another_thread_count_is_refused_unless_accepted(run: Run) -> None:
     ):
         run({"steps": 2}, threads=2)
     outcome = run({"steps": 2}, threads=2, accept=("threads",))
-    assert content(outcome)["threads"] == {"count": 2} and torch.get_num_threads() == 2
+    assert content(outcome)["threads"]["count"] == 2 and torch.get_num_threads() == 2
     with pytest.raises(CheckpointError, match="stored 2"):
         run({"steps": 3}, threads=1)
 
@@ -433,13 +326,13 @@ def test_the_environments_thread_count_is_honoured(
         module, "choose_threads", lambda wanted, make, device: pytest.fail("probed")
     )
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert content(run({"steps": 1}, threads=None))["threads"] == {"count": 2}
+    assert content(run({"steps": 1}, threads=None))["threads"]["count"] == 2
     assert torch.get_num_threads() == 2
     assert run({"steps": 2}, threads=None).step == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.raises(CheckpointError, match=r"OMP_NUM_THREADS.*stored 2"):
         run({"steps": 3}, threads=None)
-    assert content(run({"steps": 3}, threads=2))["threads"] == {"count": 2}  # the flag goes first
+    assert content(run({"steps": 3}, threads=2))["threads"]["count"] == 2  # the flag goes first
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert run({"steps": 4}, threads=None).step == 4
 
@@ -486,123 +379,7 @@ def test_steps_that_fit_in_minutes() -> None:
     assert steps_in(0.001, 10) == 1
 
 
-@pytest.mark.parametrize("minutes", [0, -1.0, float("nan"), float("inf"), 1e9])
-def test_impossible_minutes_are_refused(digit_folder: Path, tmp_path: Path, minutes: float) -> None:
-    with pytest.raises(InputError, match="minutes"):
-        train(tiny_request(digit_folder, tmp_path / "run", {"steps": None}, minutes=minutes))
-    assert not (tmp_path / "run").exists()
-
-
 # Systems.
-
-
-def test_labelled_data_trains_a_cgan_and_any_other_a_dcgan(
-    digit_folder: Path, tmp_path: Path
-) -> None:
-    assert plan(tiny_request(digit_folder, tmp_path / "a")).system.name == "cgan"
-    assert plan(tiny_request(digit_folder / "0", tmp_path / "b")).system.name == "dcgan"
-    without = plan(tiny_request(digit_folder, tmp_path / "c", {"labels": False}))
-    assert without.system.name == "dcgan" and without.system.classes == ()
-
-
-def test_a_cgan_without_labels_is_refused(digit_folder: Path, tmp_path: Path) -> None:
-    for data, given in ((digit_folder / "0", {}), (digit_folder, {"labels": False})):
-        with pytest.raises(InputError, match=r"cgan needs labels.*--system dcgan"):
-            train(tiny_request(data, tmp_path / "run", given, system="cgan"))
-
-
-@pytest.mark.parametrize("accept", [(), ("system",)])
-def test_another_system_never_resumes_a_run(run: Run, accept: tuple[str, ...]) -> None:
-    run()
-    with pytest.raises(CheckpointError, match="started with another system"):
-        run({"steps": 8}, system="dcgan", accept=accept)
-
-
-OWN = '''"""A linear GAN of eight pixels."""
-from torch import nn
-from gan.runtime.signature import Draw, Field
-from gan.trainer import Graph, System, image_field
-
-class Reshape(nn.Sequential):
-    def forward(self, z):
-        return super().forward(z).reshape(-1, 1, 8, 8)
-
-class Linear(System):
-    name = "linear"
-
-    def networks(self):
-        return {"G": Reshape(nn.Linear(self.options.latent, 64), nn.Tanh()), "D": nn.Linear(64, 1)}
-
-    def generate(self, live, batch):
-        return {"fake": live.networks["G"](batch["z"])}
-
-    def discriminate(self, live, sample, batch):
-        return live.networks["D"](sample.flatten(1)).flatten()
-
-    def graphs(self):
-        z = Field("z", (self.options.latent,), draw=Draw("normal"))
-        return {"image": Graph((z,), (image_field(self.data),), lambda nets: nets["G"])}
-'''
-
-
-def own_request(data: Path, folder: Path, text: str = OWN, **fields: Any) -> Request:
-    (folder / "my_gan.py").write_text(text)
-    steps = fields.pop("steps", 4)
-    given = {"resolution": 8, "batch_size": 4, "latent": 4, "steps": steps}
-    return Request(
-        **{"data": str(data), "out": folder / "run", "threads": 1, "given": given,
-           "system": str(folder / "my_gan.py"), **fields}
-    )  # fmt: skip
-
-
-def test_a_system_of_ones_own_is_trained_recorded_and_resumed(
-    digit_folder: Path, tmp_path: Path
-) -> None:
-    outcome = train(own_request(digit_folder, tmp_path))
-    source = outcome.config.system
-    assert (source.name, source.file) == ("linear", "my_gan.py") and source.sha256
-    assert content(outcome)["config"]["system"] == dataclasses.asdict(source)
-    assert b"discriminate" not in outcome.folder.checkpoint.read_bytes()  # no source code
-    assert train(own_request(digit_folder, tmp_path, steps=6)).step == 6
-    without = dataclasses.replace(own_request(digit_folder, tmp_path, steps=7), system=None)
-    with pytest.raises(CheckpointError, match=r"Add --system my_gan\.py"):
-        train(without)
-    checkpoint = Checkpoint.load(outcome.folder.checkpoint)
-    assert checkpoint.system(file=str(tmp_path / "my_gan.py")).name == "linear"
-    with pytest.raises(CheckpointError, match="Add --system"):
-        checkpoint.system()
-
-
-def test_a_changed_file_is_refused_until_accepted_and_then_recorded(
-    digit_folder: Path, tmp_path: Path
-) -> None:
-    train(own_request(digit_folder, tmp_path))
-    changed = OWN + "\n# a better idea\n"
-    with pytest.raises(CheckpointError, match=r"not the file.*--accept system"):
-        train(own_request(digit_folder, tmp_path, changed, steps=5))
-    accepted = train(own_request(digit_folder, tmp_path, changed, steps=5, accept=("system",)))
-    assert accepted.step == 5
-    assert train(own_request(digit_folder, tmp_path, changed, steps=6)).step == 6
-    with pytest.raises(CheckpointError, match="not the file"):
-        train(own_request(digit_folder, tmp_path, OWN, steps=7))
-
-
-def test_a_file_with_the_name_of_a_built_in_system_is_not_taken_for_it(
-    digit_folder: Path, tmp_path: Path
-) -> None:
-    given = {"steps": 4, "labels": False}
-    request = tiny_request(digit_folder, tmp_path / "run", given, system="dcgan")
-    train(request)
-    text = 'from gan.trainer.systems.dcgan import DCGAN\nclass Mine(DCGAN):\n    name = "dcgan"\n'
-    (tmp_path / "mine.py").write_text(text)
-    more = {**request.given, "steps": 5}
-    with pytest.raises(CheckpointError, match="started with another system"):
-        train(dataclasses.replace(request, given=more, system=str(tmp_path / "mine.py")))
-
-
-def test_a_file_that_cannot_be_loaded_is_an_error(digit_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"my_gan\.py failed while it was loaded.*SyntaxError"):
-        train(own_request(digit_folder, tmp_path, "class Broken(:\n"))
 
 
 def test_a_system_that_makes_no_images_has_no_sheet_and_no_coverage(
@@ -696,42 +473,51 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint(digit_folder: Path, tmp_p
         pass  # nobody holds it
 
 
-@pytest.fixture
-def no_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    yield
+def test_what_was_measured_is_stored_before_the_first_step(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Training) -> None:
+        raise KeyboardInterrupt  # as a kill before the first periodic checkpoint
 
-
-def test_a_device_is_chosen_or_refused_with_the_way_out(no_cuda: None) -> None:
-    assert choose_device("auto").type == choose_device("cpu").type == "cpu"
-    for name in ("cuda", "cuda:0", "cuda:7"):
-        with pytest.raises(DeviceUnavailableError, match=r"0 CUDA devices.*--device cpu"):
-            choose_device(name)
-    for name in ("tpu", "meta", "cuda:x", "", "cpu gpu"):
-        with pytest.raises(InputError, match="auto, cpu, cuda or cuda:N"):
-            choose_device(name)
-
-
-def test_cuda_is_taken_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("auto") == torch.device("cuda")
-    assert choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(DeviceUnavailableError, match="2 CUDA devices"):
-        choose_device("cuda:2")
-
-
-def test_every_refusal_is_one_of_ours(digit_folder: Path, tmp_path: Path) -> None:
-    requests = [
-        tiny_request(tmp_path / "none", tmp_path / "run"),
-        tiny_request(digit_folder, tmp_path / "run", {"resolution": 9}),
-        tiny_request(digit_folder, tmp_path / "run", settings=("width",)),
-        tiny_request(digit_folder, tmp_path / "run", system="none"),
-        tiny_request(digit_folder, tmp_path / "run", device="tpu"),
-    ]
-    for request in requests:
-        with pytest.raises(GanError) as caught:
+    monkeypatch.setattr(module, "choose_threads", lambda wanted, make, device: Probe(2, 0.5))
+    request = dataclasses.replace(
+        tiny_request(digit_folder, tmp_path / "run", {}), minutes=1.0, threads=None
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "run_step", killed)
+        with pytest.raises(KeyboardInterrupt):
             train(request)
-        assert caught.value.repair and math.isfinite(len(str(caught.value)))
-        assert not (tmp_path / "run").exists()
+    checkpoint = Checkpoint.load(tmp_path / "run" / "model.pt")
+    assert (checkpoint.step, checkpoint.config.steps, checkpoint.threads) == (0, 120, 2)
+
+
+def test_a_folder_whose_checkpoint_is_gone_is_left_alone(run: Run) -> None:
+    outcome = run({"steps": 2})
+    outcome.folder.checkpoint.unlink()
+    before = outcome.folder.metrics.read_bytes()
+    with pytest.raises(CheckpointError, match=r"without its model\.pt"):
+        run({"steps": 2})
+    assert outcome.folder.metrics.read_bytes() == before
+
+
+def test_another_number_of_processes_is_refused_unless_accepted(run: Run) -> None:
+    outcome = run({"steps": 2})
+    stored = dict(Checkpoint.load(outcome.folder.checkpoint).content)
+    stored["threads"] = {"count": 1, "processes": 2}
+    save_checkpoint(outcome.folder.checkpoint, stored)
+    with pytest.raises(CheckpointError, match="--accept processes"):
+        run({"steps": 3})
+    assert run({"steps": 3}, accept=("processes",)).finished
+
+
+def test_the_averages_decay_follows_steps_that_grow_unless_it_was_given(
+    digit_folder: Path, tmp_path: Path, run: Run
+) -> None:
+    run({"steps": 2, "ema_decay": None})
+    longer = {"steps": 3_000, "ema_decay": None}
+    resumed = request_module.plan(tiny_request(digit_folder, tmp_path / "run", longer))
+    assert resumed.config.ema_decay == default_ema_decay(3_000) != default_ema_decay(2)
+    other = tmp_path / "other"
+    train(tiny_request(digit_folder, other, {"steps": 2, "ema_decay": 0.5}))
+    kept = request_module.plan(tiny_request(digit_folder, other, longer))
+    assert kept.config.ema_decay == 0.5
