@@ -239,7 +239,10 @@ def test_a_missing_section_is_named(content: dict[str, Any], tmp_path: Path, sec
         ("config", "steps", "many"), ("data", "info", {"channels": 1}), ("data", "info", None),
         ("progress", "step", -1), ("progress", "step", 1.5), ("progress", "step", None),
         ("threads", "count", 0), ("threads", "count", True), ("metrics", "values", [1]),
-        ("metrics", "best", {"value": "high"}),
+        ("metrics", "best", {"value": "high"}), ("networks", "G", 5), ("averaged", "X", {"w": 1}),
+        ("signature", "image", "{"), ("signature", "image", 5), ("data", "name", None),
+        ("data", "digest", 5), ("data", "count", None), ("progress", "images_seen", "x"),
+        ("threads", "processes", 0),
     ],
 )  # fmt: skip
 def test_damage_is_found_when_a_checkpoint_is_loaded_and_not_later(

@@ -104,6 +104,16 @@ def test_force_takes_the_next_free_folder_beside(
     assert choose_folder(out, "cgan-digits", force=False).path == base
 
 
+def test_force_finds_the_folder_beside_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "mine"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "model.pt").write_bytes(b"")
+    assert choose_folder(Path(), "any", force=True).path == tmp_path / "mine-2"
+
+
 def rows(folder: RunFolder) -> list[int]:
     return [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()]
 
