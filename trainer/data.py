@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import posixpath
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -243,15 +244,18 @@ class ZipSource:
 def classify(names: Iterable[str]) -> tuple[list[Item], tuple[str, ...]]:
     """Items in a fixed order, and their classes: the first-level folders, if every image is in one.
 
-    One folder alone makes no classes.
+    A folder that holds everything, as in a zip of a folder, is no level: what is below it counts.
     """
     ordered = sorted(names)
-    folders = {name.split("/", 1)[0] if "/" in name else "" for name in ordered}
-    if "" in folders or len(folders) < 2:
+    if not ordered:
+        return [], ()
+    above = len(PurePosixPath(posixpath.commonpath([posixpath.dirname(n) for n in ordered])).parts)
+    below = [PurePosixPath(name).parts[above:] for name in ordered]
+    if any(len(parts) < 2 for parts in below):
         return [Item(name, None) for name in ordered], ()
-    classes = natural_order(sorted(folders))
+    classes = natural_order(sorted({parts[0] for parts in below}))
     index = {name: i for i, name in enumerate(classes)}
-    return [Item(name, index[name.split("/", 1)[0]]) for name in ordered], tuple(classes)
+    return [Item(n, index[p[0]]) for n, p in zip(ordered, below, strict=True)], tuple(classes)
 
 
 def _prepare(

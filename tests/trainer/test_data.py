@@ -84,6 +84,14 @@ def test_one_sub_folder_alone_makes_no_classes(tmp_path: Path) -> None:
     assert (data.classes, data.labels, len(data)) == ((), None, 3)
 
 
+@pytest.mark.parametrize("top", ["pets", "home/pets"])
+def test_a_folder_around_the_classes_is_no_level(tmp_path: Path, top: str) -> None:
+    files = {f"{top}/{name}/{i}.png": encoded(picture(i)) for i, name in enumerate("ab")}
+    data = load(write_folder(tmp_path, files))
+    assert data.classes == ("a", "b") and data.labels is not None
+    assert data.labels.tolist() == [0, 1]
+
+
 def test_an_image_beside_the_sub_folders_makes_it_all_one_set(tmp_path: Path) -> None:
     data = load(write_folder(tmp_path, {**PICTURES, "loose.png": encoded(picture(9))}))
     assert (data.classes, data.labels, len(data)) == ((), None, 6)

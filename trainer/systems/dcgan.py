@@ -2,7 +2,7 @@
 
 Its rules (section 3): no pooling and no fully connected layer, batch norm everywhere but at G's output and D's
 input, ReLU in G with tanh at its end, LeakyReLU in D. Labels enter G by an embedding beside z, and D by projection
-(Miyato and Koyama 2018).
+(Miyato and Koyama 2018), in a head that has no batch norm either.
 """
 
 from __future__ import annotations
