@@ -174,8 +174,8 @@ def train(
     need("train", "torch", "tensorboard")
     first = os.environ.get("RANK", "0") == "0"  # under torchrun one process tells
     tell(logging.INFO if first else logging.ERROR)
+    from .trainer.loop import train as run
     from .trainer.request import Request
-    from .trainer.train import train as run
 
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..runtime.errors import ExportError, InputError
-from ..runtime.inputs import draw_field
+from ..runtime.inputs import Array, draw_field
 from ..runtime.signature import Field, Signature
 from ..trainer import systems
 from ..trainer.checkpoint import Checkpoint
@@ -137,6 +137,6 @@ def _run(source: Source, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
     return outputs
 
 
-def draw_inputs(fields: Sequence[Field], batch: int, start: int = 0) -> dict[str, object]:
+def draw_inputs(fields: Sequence[Field], batch: int, start: int = 0) -> dict[str, Array]:
     """Inputs `start` to `start + batch - 1` of the comparison's seed, by the latent stream."""
     return {field.name: draw_field(field, SEED, range(start, start + batch)) for field in fields}

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..runtime.errors import ParityError
 from ..runtime.images import quantize
+from ..runtime.inputs import Array
 from ..runtime.session import Session
 from ..runtime.signature import Field, Signature
 from .module import Source, draw_inputs
@@ -25,18 +24,16 @@ EXACT_BATCHES, EXACT_THREADS, EXACT_COUNT = (1, 2, 3, 8, 64), (1, 2, 4), 64
 MAX_ABS, MAX_STEP, MAX_SHARE = 1e-4, 1, 1e-3
 MAX_PSNR = 200.0  # dB, stands for equal outputs
 
-Array = NDArray[Any]
-
 
 def measure_parity(
     source: Source, signature: Signature, file: bytes, probe: bytes, max_batch: int
 ) -> tuple[ParityRow, ...]:
     """Compare `file` and `probe` (the same graph with its float outputs) with torch; `ParityError` beyond limits."""
     example = draw_inputs(signature.inputs, 1)
-    final, floats = (Session(data, device="cpu", example=example) for data in (file, probe))  # type: ignore[arg-type]
+    final, floats = (Session(data, device="cpu", example=example) for data in (file, probe))
     rows = []
     for batch in sorted({*BATCHES, max_batch}):
-        inputs: Any = draw_inputs(signature.inputs, batch)
+        inputs = draw_inputs(signature.inputs, batch)
         truth = [output.numpy() for output in source.run(source.inputs(batch))]
         before = floats.run(inputs, [field.name + FLOAT_SUFFIX for field in signature.outputs])
         after = final.run(inputs, [field.name for field in signature.outputs])
@@ -96,7 +93,7 @@ def check_row(row: ParityRow) -> None:
 
 def measure_exactness(signature: Signature, file: bytes) -> Exactness:
     """The same latents at several batch sizes and thread counts: how far apart the outputs are."""
-    inputs: Any = draw_inputs(signature.inputs, EXACT_COUNT)
+    inputs = draw_inputs(signature.inputs, EXACT_COUNT)
     across_batches = across_threads = 0.0
     first: list[Array] = []
     for threads in EXACT_THREADS:

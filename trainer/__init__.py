@@ -1,6 +1,7 @@
 """Train GANs in PyTorch: `from gan.trainer import Request, train`, and the parts of a system of your own."""
 
 from .checkpoint import Checkpoint
+from .loop import Outcome, train
 from .request import Request
 from .system import (
     Batch,
@@ -17,7 +18,6 @@ from .system import (
     Turn,
     image_field,
 )
-from .train import Outcome, train
 
 __all__ = [
     "Batch",

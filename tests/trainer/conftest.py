@@ -20,10 +20,10 @@ from gan.trainer.checkpoint import Checkpoint
 from gan.trainer.config import Config
 from gan.trainer.data import Dataset, digits
 from gan.trainer.engine import Training
+from gan.trainer.loop import Outcome, train
 from gan.trainer.request import Request
 from gan.trainer.system import Batch, Graph, Live, Options, System, Tree, image_field
 from gan.trainer.systems import SystemSource
-from gan.trainer.train import Outcome, train
 
 CPU = torch.device("cpu")
 

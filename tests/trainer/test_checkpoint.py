@@ -28,8 +28,8 @@ from gan.trainer.checkpoint import (
     weights_digest,
 )
 from gan.trainer.config import Config
+from gan.trainer.loop import train
 from gan.trainer.request import plan
-from gan.trainer.train import train
 
 from .conftest import Run, same, tiny_request
 

@@ -23,8 +23,8 @@ import pytest
 import torch
 
 from gan.trainer.checkpoint import Checkpoint, plain, save
+from gan.trainer.loop import train
 from gan.trainer.request import Request
-from gan.trainer.train import train
 
 from .conftest import TINY, same, tiny_request
 
@@ -34,12 +34,12 @@ SAVING_KILLS = 100 if TORTURE else 20
 SELDOM: dict[str, Any] = {"sample_every": 10**9, "measure_every": 10**9}
 
 NURSERY = """
-import importlib, json, logging, os, sys, time, traceback
+import json, logging, os, sys, time, traceback
 from pathlib import Path
 import torch, torch._dynamo, torch.utils.tensorboard
 from gan.trainer.checkpoint import Checkpoint, save
 from gan.trainer.engine import Training
-module = importlib.import_module("gan.trainer.train")
+from gan.trainer import loop as module
 
 def train(data, out, given, seconds):
     "As `gan train`; says each step that is done, and then waits."

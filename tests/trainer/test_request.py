@@ -19,8 +19,8 @@ from gan.runtime.errors import (
     InputError,
 )
 from gan.trainer.checkpoint import Checkpoint
+from gan.trainer.loop import train
 from gan.trainer.request import choose_device, plan
-from gan.trainer.train import train
 
 from .conftest import OWN, Run, content, own_request, tiny_request
 

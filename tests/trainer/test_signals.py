@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from gan.trainer.loop import Outcome, train
 from gan.trainer.signals import Signals
-from gan.trainer.train import Outcome, train
 
 from .conftest import Run, tiny_request
 

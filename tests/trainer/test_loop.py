@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import shutil
@@ -21,20 +20,20 @@ from gan.runtime.errors import (
     CheckpointError,
     TrainingDivergedError,
 )
+from gan.trainer import loop as module
 from gan.trainer import request as request_module
 from gan.trainer.checkpoint import Checkpoint
 from gan.trainer.checkpoint import save as save_checkpoint
 from gan.trainer.config import default_ema_decay
 from gan.trainer.data import load_dataset
 from gan.trainer.engine import Training
+from gan.trainer.loop import Outcome, steps_in, train
 from gan.trainer.probe import Probe
-from gan.trainer.progress import Status
+from gan.trainer.progress import Journal, Status
 from gan.trainer.run_folder import RunFolder
-from gan.trainer.train import Outcome, steps_in, train
 
 from .conftest import OWN, Run, content, own_request, same, tiny_request
 
-module = importlib.import_module("gan.trainer.train")  # the package has a function of that name
 WEIGHTS = ("networks", "averaged", "optimizers", "progress")
 
 
@@ -128,7 +127,7 @@ def test_readings_samples_measures_and_checkpoints_come_when_asked_for(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[tuple[str, int]] = []
-    original = module.save
+    original = save_checkpoint
 
     def save(path: Path, content: Mapping[str, Any]) -> None:
         saved.append((path.name, content["progress"]["step"]))
@@ -156,7 +155,7 @@ def test_checkpoints_are_written_every_two_minutes_unless_asked_otherwise(
             return cls.now
 
     saved: list[int] = []
-    original = module.save
+    original = save_checkpoint
 
     def save(path: Path, content: Mapping[str, Any]) -> None:
         if path.name == "model.pt":
@@ -266,7 +265,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 def test_a_signal_before_the_first_step_finishes_that_one_and_saves(
     digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = module.Journal
+    original = Journal
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
