@@ -385,8 +385,10 @@ def write_files(
     def path_of(number: int) -> Path:
         return folder / f"{start + number:06d}.{suffix}"
 
-    for number in range(count):
-        refuse_existing(path_of(number), force)
+    wanted = range(start, start + count)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.stem.isdecimal() and int(path.stem) in wanted:
+            refuse_existing(path_of(int(path.stem) - start), force)
     folder.mkdir(parents=True, exist_ok=True)
     chunks = generator.stream(
         count, seed=seed, start=start, label=class_of(generator, label), truncation=truncation

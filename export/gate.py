@@ -131,7 +131,9 @@ def _write(target: Path, data: bytes, digest: str) -> None:
                 written.section(section)
             if written.graph_digest() != digest:
                 raise ExportError(
-                    "The graph changed while its report was embedded", seen="another digest"
+                    "The graph changed while its report was embedded",
+                    seen="another digest",
+                    repair="Export again; if it stays so, report it with the checkpoint",
                 )
             verdict = generator.verify()
             if verdict != "exact":

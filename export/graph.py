@@ -162,12 +162,15 @@ def check(model: onnx.ModelProto) -> None:
         raise ExportError(
             "The generator is too large for one file",
             seen=f"{size} bytes, limit {MAX_INLINE_BYTES}",
+            repair="Train a smaller generator: a smaller width or resolution",
         )
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(
-            "onnx refused the graph", seen=" ".join(str(error).split())[:300]
+            "onnx refused the graph",
+            seen=" ".join(str(error).split())[:300],
+            repair="Try another --opset; if it stays so, report it with the checkpoint",
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ def remove_parametrizations(module: nn.Module) -> None:
     """Bake spectral norm, weight norm and their like into plain weights."""
     for part in module.modules():
         if parametrize.is_parametrized(part):
-            for name in list(part.parametrizations):  # type: ignore[arg-type]
+            for name in list(cast(nn.ModuleDict, part.parametrizations)):
                 parametrize.remove_parametrizations(part, name, leave_parametrized=True)
 
 
@@ -126,6 +127,7 @@ def _run(source: Source, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
         raise ExportError(
             "The generator gives another number of outputs than its signature says",
             seen=f"{len(outputs)}, not {len(source.signature.outputs)}",
+            repair="Mend the outputs in the system's graphs()",
         )
     for field, output in zip(source.signature.outputs, outputs, strict=True):
         if not torch.isfinite(output).all():

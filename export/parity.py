@@ -51,6 +51,7 @@ def compare(field: Field, batch: int, truth: Array, before: Array, after: Array)
         raise ParityError(
             f"Output {field.name} has the wrong shape",
             seen=f"{before.shape} and {after.shape}, not {truth.shape} and {wanted}",
+            repair="Look for shapes in forward() that depend on the batch size",
         )
     difference = np.abs(truth.astype(np.float64) - before.astype(np.float64))
     max_abs = float(difference.max()) if np.isfinite(difference).all() else math.inf

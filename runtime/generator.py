@@ -158,7 +158,9 @@ class Generator:
         line, which stays in their range; labels stay those of `first`.
         """
         frames = self._bounded(frames)
-        begin, end = (self._draw(seed, range(1), label, truncation) for seed in (first, last))
+        labels = self._labels(label, 1)
+        self._check_truncation(truncation)
+        begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
         steps = np.linspace(0.0, 1.0, frames)
         path = {}
         for field in self.signature.inputs:
@@ -221,11 +223,8 @@ class Generator:
     ) -> Iterator[Array]:
         for i in range(0, count, self._micro_batch):
             n = min(self._micro_batch, count - i)
-            inputs = self._draw(seed, range(start + i, start + i + n), None, truncation)
-            if labels is not None and self.signature.label:
-                inputs[self.signature.label.name] = (
-                    labels[i : i + n] if labels.ndim else np.full(n, labels)
-                )
+            part = labels[i : i + n] if labels is not None and labels.ndim else labels
+            inputs = self._draw(seed, range(start + i, start + i + n), part, truncation)
             yield self._run(inputs, [self.signature.main])[0]
 
     def _run(self, inputs: Mapping[str, Array], outputs: Sequence[Field]) -> list[Array]:
@@ -242,11 +241,10 @@ class Generator:
         return arrays
 
     def _draw(
-        self, seed: int, indices: Sequence[int], label: Label | None, truncation: float | None
+        self, seed: int, indices: Sequence[int], labels: Array | None, truncation: float | None
     ) -> dict[str, Array]:
+        """All inputs of these images; labels (one, or one each) and truncation are checked already."""
         inputs = {field.name: draw_field(field, seed, indices) for field in self.signature.inputs}
-        self._check_truncation(truncation)
-        labels = self._labels(label, len(indices))
         if labels is not None and self.signature.label:
             inputs[self.signature.label.name] = np.broadcast_to(labels, len(indices)).copy()
         if truncation is not None:

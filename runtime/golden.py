@@ -84,7 +84,9 @@ class Golden:
         seen = _at_positions(outputs)
         if seen.shape != self.values.shape:
             raise ParityError(
-                "The golden sample has another size", seen=f"{seen.shape}, not {self.values.shape}"
+                "The golden sample has another size",
+                seen=f"{seen.shape}, not {self.values.shape}",
+                repair="Export the model again with `gan export`",
             )
         low, high = field.range or (-1.0, 1.0)
         steps = (

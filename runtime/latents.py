@@ -63,7 +63,9 @@ def uniforms(drawn: Words) -> NDArray[np.float32]:
 def choices(drawn: Words, classes: int) -> NDArray[np.int64]:
     """Class indices from words, (word * classes) >> 64: int64 of the same shape."""
     if not 1 <= classes < 2**32:
-        raise InputError("A label was not drawn", seen=f"{classes} classes")
+        raise InputError(
+            "A label was not drawn", seen=f"{classes} classes", repair="Give 1 to 2^32 - 1 classes"
+        )
     low, high = drawn & np.uint64(0xFFFFFFFF), drawn >> np.uint64(32)
     carry = (low * np.uint64(classes)) >> np.uint64(32)
     return ((high * np.uint64(classes) + carry) >> np.uint64(32)).astype(np.int64)

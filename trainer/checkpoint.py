@@ -24,6 +24,7 @@ from .config import Config, make_options
 from .system import DataInfo, System
 
 FORMAT = 1
+OLDER = "Use a model.pt of `gan train`, or an older copy such as best.pt"
 SECTIONS = (
     "config", "data", "signature", "networks", "averaged", "optimizers", "progress", "augmentations", "health",
     "metrics", "threads",
@@ -54,7 +55,7 @@ class Checkpoint:
                 seen=f"Its content is damaged or unsafe ({type(error).__name__})"
                 if zipped
                 else "It is cut short, or not a file of torch.save at all",
-                repair="Use a model.pt of `gan train`, or an older copy such as best.pt",
+                repair=OLDER,
             ) from error
         found = content.get("format") if isinstance(content, dict) else None
         if type(found) is not int or found != FORMAT:
@@ -65,7 +66,7 @@ class Checkpoint:
             )
         missing = [name for name in SECTIONS if not isinstance(content.get(name), dict)]
         if missing:
-            raise CheckpointError(f"{path} is damaged", seen=f"no section {missing[0]}")
+            raise _damaged(path, f"no section {missing[0]}")
         checkpoint = cls(path, content)
         _ = (
             checkpoint.config,
@@ -94,9 +95,7 @@ class Checkpoint:
                 raise TypeError("class names that are no texts")
             return data
         except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{self.path} is damaged", seen=f"data section: {error}"
-            ) from error
+            raise _damaged(self.path, f"data section: {error}") from error
 
     @property
     def step(self) -> int:
@@ -140,7 +139,7 @@ class Checkpoint:
             if not isinstance(numbers, dict) or not all(
                 isinstance(number, (int, float)) for number in numbers.values()
             ):
-                raise CheckpointError(f"{self.path} is damaged", seen=f"metrics: {part}")
+                raise _damaged(self.path, f"metrics: {part}")
         return parts
 
     def _check_contents(self) -> None:
@@ -151,29 +150,27 @@ class Checkpoint:
                     isinstance(key, str) and isinstance(tensor, Tensor)
                     for key, tensor in state.items()
                 ):
-                    raise CheckpointError(
-                        f"{self.path} is damaged", seen=f"{section}: {name!r:.40}"
-                    )
+                    raise _damaged(self.path, f"{section}: {name!r:.40}")
         for name, text in self.content["signature"].items():
             try:
                 Signature.from_json(text if isinstance(text, str) else "")
             except ModelFileError as error:
-                raise CheckpointError(
-                    f"{self.path} is damaged", seen=f"signature: {name!r:.40}"
-                ) from error
+                raise _damaged(self.path, f"signature: {name!r:.40}") from error
         data = self.content["data"]
         if not isinstance(data.get("name"), str) or not isinstance(data.get("digest"), str):
-            raise CheckpointError(f"{self.path} is damaged", seen="data: name or digest")
+            raise _damaged(self.path, "data: name or digest")
         self._count("data", "count", at_least=1)
         self._count("progress", "images_seen", at_least=0)
 
     def _count(self, section: str, name: str, *, at_least: int) -> int:
         value = self.content[section].get(name)
         if type(value) is not int or value < at_least:
-            raise CheckpointError(
-                f"{self.path} is damaged", seen=f"{section}: {name} {value!r:.40}"
-            )
+            raise _damaged(self.path, f"{section}: {name} {value!r:.40}")
         return value
+
+
+def _damaged(path: Path, seen: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged", seen=seen, repair=OLDER)
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -202,7 +199,9 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
         network.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise CheckpointError(
-            f"The weights do not fit ({what})", seen=" ".join(str(error).split())[:200]
+            f"The weights do not fit ({what})",
+            seen=" ".join(str(error).split())[:200],
+            repair="Was it trained by another version of the system? Train anew, or use that version",
         ) from error
 
 

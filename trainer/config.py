@@ -50,7 +50,9 @@ class Config:
             return cls(**{**content, **general, "system": source, "options": options})
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(
-                "The checkpoint's configuration cannot be read", seen=f"{error}"
+                "The checkpoint's configuration cannot be read",
+                seen=f"{error}",
+                repair="Use an older copy such as best.pt, or start anew with --force",
             ) from error
 
     def flat(self) -> dict[str, Plain]:
@@ -153,7 +155,7 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
         raise InputError(
             f"{system.name} needs labels",
             seen="labels turned off" if data.classes else "data without classes",
-            repair="Sort the images into one sub-folder a class, or choose --system dcgan",
+            repair="Sort the images into one sub-folder a class, or choose another --system",
         )
     return options
 

@@ -305,6 +305,7 @@ def _prepare(
         raise DatasetError(
             f"{source.name} holds no usable image",
             seen=reasons,
+            repair="Give PNG, JPEG, WebP, BMP, GIF or TIFF files that an image viewer opens",
         )
     labels = None
     if source.classes:
@@ -318,7 +319,9 @@ def _allocate(shape: tuple[int, ...], scratch: Path | None, memory_limit: int) -
         return np.empty(shape, np.uint8)
     if scratch is None:
         raise DatasetError(
-            "The images do not fit", seen=f"{size} bytes of pixels, limit {memory_limit}"
+            "The images do not fit",
+            seen=f"{size} bytes of pixels, limit {memory_limit}",
+            repair="Give a folder for them, or a smaller resolution",
         )
     scratch.mkdir(parents=True, exist_ok=True)
     file = scratch / "pixels.u8"

@@ -143,7 +143,9 @@ class Training:
             self.skipped_in_a_row = {name: int(in_a_row[name]) for name in self.players}
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                "The checkpoint does not fit", seen=f"{type(error).__name__}: {error}"
+                "The checkpoint does not fit",
+                seen=f"{type(error).__name__}: {error}",
+                repair="Use an older copy such as best.pt, or start anew with --force",
             ) from error
 
     def _enter_stage(self) -> Stage:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from gan.trainer.layers import MinibatchDeviation, initialise_dcgan
+from gan.trainer.layers import MinibatchDeviation
+from gan.trainer.systems.dcgan import initialise
 
 
 def test_minibatch_deviation_is_the_mean_of_the_standard_deviations() -> None:
@@ -46,7 +47,7 @@ def test_minibatch_deviation_of_a_collapsed_batch_still_has_a_finite_gradient() 
 )
 def test_dcgan_weights_are_normal(layer: nn.Module, deviation: float) -> None:
     torch.manual_seed(0)
-    initialise_dcgan(layer)
+    initialise(layer)
     w = next(layer.parameters()).detach().double().flatten()  # 65,536 values
     assert w.mean().item() == pytest.approx(0.0, abs=5 * deviation / math.sqrt(len(w)))
     assert w.std().item() == pytest.approx(deviation, rel=5 / math.sqrt(2 * len(w)))
@@ -59,7 +60,7 @@ def test_batch_norm_gains_lie_around_one_and_biases_at_zero() -> None:
     torch.manual_seed(0)
     layer = nn.BatchNorm2d(65_536)
     nn.init.constant_(layer.bias, 3.0)
-    initialise_dcgan(layer)
+    initialise(layer)
     gain = layer.weight.detach().double()
     assert gain.mean().item() == pytest.approx(1.0, abs=5 * 0.02 / 256)
     assert gain.std().item() == pytest.approx(0.02, rel=0.02)

@@ -100,7 +100,9 @@ def _load_file(path: Path) -> tuple[type[System], SystemSource]:
         raise
     except Exception as error:
         raise InputError(
-            f"{path} failed while it was loaded", seen=f"{type(error).__name__}: {error}"
+            f"{path} failed while it was loaded",
+            seen=f"{type(error).__name__}: {error}",
+            repair="Mend it: it must load by itself",
         ) from error
     system = _only_system(module, str(path))
     return system, SystemSource(system.name, path.name, digest)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...runtime.errors import InputError
 from ...runtime.signature import Draw, Field
-from ..layers import MinibatchDeviation, initialise_dcgan
+from ..layers import MinibatchDeviation
 from ..system import Batch, DataInfo, Graph, Live, Options, System, Tree, image_field
 
 MAX_CHANNELS = 1024
@@ -127,6 +127,20 @@ def plan(data: DataInfo, width: int) -> tuple[int, list[int]]:
     return base, [min(width * 2**i, MAX_CHANNELS) for i in reversed(range(doublings))]
 
 
+def initialise(module: nn.Module) -> None:
+    """N(0, 0.02) for weights, N(1, 0.02) for batch norm's gains (Radford et al. 2016, section 4).
+
+    Embeddings keep N(0, 1): a class is an input, like z.
+    """
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
 class DCGAN(System):
     """Convolutional generator and discriminator."""
 
@@ -146,7 +160,7 @@ class DCGAN(System):
             "D": DCDiscriminator(o, self.data, len(self.classes)),
         }
         for network in networks.values():
-            network.apply(initialise_dcgan)
+            network.apply(initialise)
         return networks
 
     def generate(self, live: Live, batch: Batch) -> Batch:
