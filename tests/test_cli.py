@@ -231,6 +231,12 @@ def test_sample_writes_one_file_an_image(model: Path, tmp_path: Path) -> None:
     assert (out / "000006.webp").exists()
 
 
+def test_an_enormous_count_meets_what_is_there_at_once(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "000007.png").write_bytes(b"mine")
+    output = gan("sample", model, "--count", str(10**12), "--seed", "0", "--out", tmp_path, code=1)
+    assert "000007.png exists" in output and (tmp_path / "000007.png").read_bytes() == b"mine"
+
+
 def test_sample_draws_a_grid_of_one_class_or_a_column_each(model: Path, tmp_path: Path) -> None:
     gan(
         "sample",

@@ -14,7 +14,7 @@ from ..runtime.errors import CheckpointError, InputError
 from .decode import Fit
 from .losses import LOSSES
 from .system import DataInfo, Options, System
-from .systems import SystemSource
+from .systems import DEFAULT, SystemSource
 
 Plain = int | float | str | bool | None
 
@@ -155,7 +155,7 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
         raise InputError(
             f"{system.name} needs labels",
             seen="labels turned off" if data.classes else "data without classes",
-            repair="Sort the images into one sub-folder a class, or choose another --system",
+            repair=f"Sort the images into one sub-folder a class, or choose --system {DEFAULT}",
         )
     return options
 
