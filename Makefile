@@ -2,7 +2,7 @@
 PYTHON ?= python3   # 3.11 or newer, checked
 bin := .venv/bin
 
-.PHONY: demo test check lint torture bench bench-digits clean
+.PHONY: demo test check lint torture bench bench-digits bench-systems bench-stacked clean
 
 # The pin of torch belongs here, in the same pip command as the project (pyproject has the range): asked for by
 # exact version a CPU build at hand is taken, any other request downloads gigabytes of CUDA packages.
@@ -44,6 +44,15 @@ bench: .venv/ready
 
 bench-digits: .venv/ready
 	$(bin)/python benchmarks/digits.py
+
+# A tiny version of every system, about three minutes each on two cores.
+bench-systems: .venv/ready
+	$(bin)/python benchmarks/systems.py $(systems)
+
+# Modes of stacked MNIST; minutes of training for each system.
+minutes ?= 10
+bench-stacked: .venv/ready
+	$(bin)/python benchmarks/stacked.py --minutes $(minutes)
 
 clean:
 	rm -rf .venv build dist runs *.egg-info

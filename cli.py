@@ -101,10 +101,16 @@ Force = Annotated[bool, option("--force", help="Overwrite what exists.")]
 Json = Annotated[bool, option("--json", help="Print JSON.")]
 Fit = Literal["crop", "pad", "stretch"]
 Channels = Literal["auto", "1", "3", "4"]
-DATA = "A folder or zip of images, classes as sub-folders. Default: the embedded MNIST digits."
-SYSTEM = "A system's name, or your own .py file. Default: cgan for labelled data, else dcgan."
+DATA = (
+    "A folder or zip of images, classes as sub-folders; or built-in: digits (the default), stacked-digits, shapes, "
+    "ring, grid."
+)
+SYSTEM = (
+    "A system's name, or your own .py file; `gan systems` lists them. Default: cgan for labelled images, dcgan for "
+    "others, gan for points."
+)
 LOSS = "non-saturating, minimax, least-squares, hinge, wasserstein or relativistic."
-SET = "Any other setting of the system; --dry-run lists them."
+SET = "Any other setting; `gan systems NAME` lists them."
 DEVICE = "auto, cpu, cuda or cuda:N. auto may use the CPU, cuda never does."
 THREADS = "CPU threads. Default: what this process may use."
 
@@ -114,7 +120,7 @@ def train(
     data: Annotated[str | None, argument("DATA", DATA)] = None,
     system: Annotated[str | None, what(help=SYSTEM)] = None,
     resolution: Annotated[
-        int | None, what(help="Pixels a side. Default: 28 for the digits, else 64.")
+        int | None, what(help="Pixels a side. Default: that of built-in data, else 64.")
     ] = None,
     channels: Annotated[
         Channels, what(help="Grey, RGB or RGBA. Default: grey if all images are, else RGB.")
@@ -123,7 +129,7 @@ def train(
     mirror: Annotated[bool | None, what("--mirror", help="Also train on mirrored images.")] = None,
     no_labels: Annotated[bool, what("--no-labels", help="Ignore the data's classes.")] = False,
     steps: Annotated[
-        int | None, how(help="Training steps. Default: 3,000 for the digits, else 25,000.")
+        int | None, how(help="Training steps. Default: 25,000; built-in data has its own.")
     ] = None,
     minutes: Annotated[
         float | None, how(help="Instead of --steps: turned into steps once, by a speed probe.")
@@ -135,10 +141,24 @@ def train(
     loss: Annotated[str | None, how(help=LOSS)] = None,
     r1: Annotated[float | None, how(help="Gamma of the R1 penalty on reals; 0 is off.")] = None,
     r2: Annotated[float | None, how(help="Gamma of the R2 penalty on fakes; 0 is off.")] = None,
+    gp: Annotated[
+        float | None, how(help="Lambda of the gradient penalty of WGAN-GP; 0 is off.")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        how(metavar="POLICIES", help="DiffAugment: any of color,translation,cutout."),
+    ] = None,
+    ada: Annotated[
+        float | None,
+        how(metavar="TARGET", help="Adaptive augmentation, for few images: 0.6 is usual."),
+    ] = None,
+    unroll: Annotated[
+        int | None, how(help="Moves of D that G looks ahead; D must be without batch norm.")
+    ] = None,
     ema_decay: Annotated[
         float | None,
         how(
-            help="Of the generator's average, a step. Default: 1 - 15 / steps, from 0.99 to 0.999."
+            help="Of the generator's average, a step. Default: the system's, or 1 - 15 / steps, from 0.99 to 0.999."
         ),
     ] = None,
     settings: Annotated[list[str] | None, how("--set", metavar="NAME=VALUE", help=SET)] = None,
@@ -190,6 +210,10 @@ def train(
         "loss": loss,
         "r1": r1,
         "r2": r2,
+        "gp": gp,
+        "diffaugment": augment,
+        "ada_target": ada,
+        "unroll": unroll,
         "ema_decay": ema_decay,
         "labels": False if no_labels else None,
     }
@@ -233,6 +257,80 @@ def train(
     else:
         typer.echo(f"Trained {outcome.step} steps: {path}")
     typer.echo(f"Next: gan export {path} {path.with_suffix('.onnx')}")
+
+
+@app.command(epilog="Example: gan systems r3gan   |   gan systems --template my_gan.py")
+def systems(
+    name: Annotated[
+        str | None, argument("NAME", "A system's name, or your own .py file. Default: all.")
+    ] = None,
+    template: Annotated[
+        Path | None, option(metavar="FILE", help="Write a system of your own to start from.")
+    ] = None,
+    as_json: Json = False,
+    force: Force = False,
+) -> None:
+    """List the systems, or one's settings with their defaults, meanings and sources."""
+    need("systems", "torch")
+    if template is not None:
+        write_template(template, force)
+        return
+    content: dict[str, Any] = describe_system(name) if name else describe_systems()
+    lines = setting_lines(content) if name else [f"{s:10}{text}" for s, text in content.items()]
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def setting_lines(content: dict[str, dict[str, Any]]) -> list[str]:
+    lines = []
+    for name, entry in content.items():
+        value = entry["default"]
+        default = (
+            ("yes" if value else "no") if isinstance(value, bool) else "-" if value == "" else value
+        )
+        source = f" ({entry['source']})" if entry["source"] else ""
+        lines.append(f"{name:22}{default!s:16}{entry['meaning']}{source}")
+    return lines
+
+
+def describe_systems() -> dict[str, str]:
+    """Name and first line of every built-in system's file."""
+    import inspect
+
+    from .trainer import systems as known
+
+    return {
+        name: (inspect.getdoc(inspect.getmodule(known.load(name)[0])) or "").split("\n")[0]
+        for name in known.names()
+    }
+
+
+def describe_system(name: str) -> dict[str, dict[str, Any]]:
+    """Default (for RGB images of 64 pixels, or points), meaning and source of every setting."""
+    from .trainer import systems as known
+    from .trainer.options import described
+    from .trainer.system import DataInfo
+
+    kind, _ = known.load(name)
+    data = DataInfo((3, 64, 64)) if "image" in kind.kinds else DataInfo((2,), kind="points")
+    preset = kind.preset(data)
+    return {
+        setting: {"default": getattr(preset, setting), "meaning": meaning, "source": source}
+        for setting, meaning, source in described(type(preset))
+    }
+
+
+def write_template(path: Path, force: bool) -> None:
+    from .runtime import InputError
+    from .runtime.files import atomic_file
+
+    if path.suffix != ".py":
+        raise InputError(
+            f"{path} was not written", seen=f"suffix {path.suffix!r}", repair="Name a .py file"
+        )
+    check_new_file(path, force)
+    with atomic_file(path) as file:
+        file.write((Path(__file__).parent / "trainer" / "template.py").read_bytes())
+    typer.echo(f"Wrote {path}. Next: gan train --system ./{path.name} --out runs/{path.stem}")
 
 
 @app.command(epilog="Example: gan export runs/photos/model.pt model.onnx")
@@ -295,23 +393,27 @@ def sample(
         str | None, option(help="A class name or index. Default: drawn for each image.")
     ] = None,
     truncation: Annotated[float | None, option(help="Only for models that have it.")] = None,
-    out: Annotated[Path | None, where(help="Folder for one file an image.")] = None,
+    out: Annotated[
+        Path | None, where(help="Folder for one file an image, or a .npy file for all samples.")
+    ] = None,
     format: Annotated[
         Literal["png", "webp"], where(help="Of the files in --out. Default: png.")
     ] = "png",
-    grid: Annotated[Path | None, where(help="One .png or .webp with all images.")] = None,
+    grid: Annotated[
+        Path | None, where(help="One .png or .webp with all images, or a plot of all points.")
+    ] = None,
     columns: Annotated[int | None, where(min=1, help="Of the grid. Default: about square.")] = None,
     by_class: Annotated[bool, where("--by-class", help="A grid with one column a class.")] = False,
     device: Annotated[str, machine(help=DEVICE)] = "auto",
     threads: Annotated[int | None, machine(help=THREADS)] = None,
     force: Force = False,
 ) -> None:
-    """Sample images, as files or as one grid, without torch."""
+    """Sample images or points, as files or as one picture, without torch."""
     need_onnxruntime()
     tell(logging.WARNING)
     if (out is None) == (grid is None):
         raise typer.BadParameter(
-            "give --out FOLDER for one file an image, or --grid FILE for one picture"
+            "give --out FOLDER for one file an image, --out FILE.npy for one array, or --grid FILE for one picture"
         )
     if by_class and (grid is None or label is not None):
         raise typer.BadParameter("--by-class goes with --grid and without --label")
@@ -323,7 +425,9 @@ def sample(
     if seed is None:
         seed = secrets.randbits(64)
         typer.echo(f"Seed {seed}")
-    if grid is not None:
+    if out is not None and out.suffix == ".npy":
+        write_array(generator, out, count or 16, seed, start, label, truncation, force)
+    elif grid is not None:
         write_grid(generator, grid, count, seed, start, label, truncation, columns, by_class, force)
     else:
         assert out is not None
@@ -343,14 +447,11 @@ def write_grid(
     force: bool,
 ) -> None:
     from .runtime import InputError
-    from .runtime.images import check_suffix, grid, save
+    from .runtime.images import check_suffix, grid, save, scatter
 
     check_suffix(path)
-    refuse_existing(path, force)
-    if not path.parent.is_dir():
-        raise InputError(
-            f"{path} cannot be written", seen=f"There is no folder {path.parent}", repair="Make it"
-        )
+    check_new_file(path, force)
+    points = drawable(generator) == "points"
     labels: Any = class_of(generator, label)
     if by_class:
         columns = len(generator.classes)
@@ -362,11 +463,65 @@ def write_grid(
             )
         count = count or 8 * columns
         labels = [i % columns for i in range(count)]
-    images = generator.sample(
-        count or 16, seed=seed, start=start, label=labels, truncation=truncation
+    samples = generator.sample(
+        count or (2_000 if points else 16),
+        seed=seed,
+        start=start,
+        label=labels,
+        truncation=truncation,
     )
-    save(grid(images, columns), path)
-    typer.echo(f"Wrote {path} ({len(images)} images, seed {seed}, {generator.device})")
+    save(scatter(samples) if points else grid(samples, columns), path)
+    what = "points" if points else "images"
+    typer.echo(f"Wrote {path} ({len(samples)} {what}, seed {seed}, {generator.device})")
+
+
+def write_array(
+    generator: Generator,
+    path: Path,
+    count: int,
+    seed: int,
+    start: int,
+    label: str | None,
+    truncation: float | None,
+    force: bool,
+) -> None:
+    import numpy as np
+
+    from .runtime.files import atomic_file
+
+    check_new_file(path, force)
+    samples = generator.sample(
+        count, seed=seed, start=start, label=class_of(generator, label), truncation=truncation
+    )
+    with atomic_file(path) as file:
+        np.save(file, samples, allow_pickle=False)
+    typer.echo(
+        f"Wrote {path} ({samples.dtype} {list(samples.shape)}, seed {seed}, {generator.device})"
+    )
+
+
+def drawable(generator: Generator) -> str:
+    """What a picture can be made of: "image" or "points"."""
+    from .runtime import InputError
+
+    kind = generator.signature.main.kind
+    if kind not in ("image", "points"):
+        raise InputError(
+            "No picture was made",
+            seen=f"The model's samples are {kind}",
+            repair="Give --out FILE.npy",
+        )
+    return kind
+
+
+def check_new_file(path: Path, force: bool) -> None:
+    from .runtime import InputError
+
+    refuse_existing(path, force)
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{path} cannot be written", seen=f"There is no folder {path.parent}", repair="Make it"
+        )
 
 
 def write_files(
@@ -380,7 +535,15 @@ def write_files(
     suffix: str,
     force: bool,
 ) -> None:
+    from .runtime import InputError
     from .runtime.images import save_all
+
+    if generator.signature.main.kind != "image":
+        raise InputError(
+            "No image was written",
+            seen=f"The model's samples are {generator.signature.main.kind}",
+            repair="Give --out FILE.npy for all samples as one array, or --grid FILE.png for a plot",
+        )
 
     def path_of(number: int) -> Path:
         return folder / f"{start + number:06d}.{suffix}"
@@ -532,9 +695,11 @@ class StatusLine:
 
 def status_text(s: Status) -> str:
     v = s.values
-    parts = [f"step {s.step}/{s.steps}", f"{s.images} images", f"{s.images_per_second:.0f}/s"]
+    parts = [f"step {s.step}/{s.steps}", f"{s.images} samples", f"{s.images_per_second:.0f}/s"]
     parts += [f"loss {name} {v[f'loss/{name}']:.3f}" for name in ("D", "G") if f"loss/{name}" in v]
-    if "accuracy/real" in v:
+    if "distance" in v:
+        parts.append(f"distance {v['distance']:.3f}")
+    elif "accuracy/real" in v:
         parts.append(f"D right on real {v['accuracy/real']:.0%}, fake {v['accuracy/fake']:.0%}")
     if s.metric:
         parts.append(f"{s.metric[0]} {s.metric[1]:.2f}")
@@ -553,8 +718,8 @@ def clock(seconds: float) -> str:
 def print_plan(plan: Plan, minutes: float | None) -> None:
     from .trainer.system import build_on_meta, parameter_count
 
-    lines = {"data": plan.data.name, "images": len(plan.data), "classes": len(plan.data.classes)}
-    lines |= plan.config.flat()
+    lines = {"data": plan.data.name, "samples": len(plan.data), "classes": len(plan.data.classes)}
+    lines |= {n: "-" if value in (None, "") else value for n, value in plan.config.flat().items()}
     if minutes is not None and plan.checkpoint is None:
         lines["steps"] = f"what fits in {minutes:g} minutes, by a probe at the start"
     lines |= {"device": str(plan.device), "out": str(plan.folder.path)}

@@ -13,34 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from judge import Judge, channels_first, classify, features, frechet, to_tensor, train_judge
+from torch import Tensor
 
 from gan.export import export
 from gan.runtime import Generator
 from gan.runtime.images import grid, save
 from gan.trainer import Request, train
-from gan.trainer.data import digits
+from gan.trainer.builtin import digits
 from gan.trainer.metrics import coverage_and_density, coverage_within
 
 COUNT = 3_000
-CLASSIFIER_STEPS = 1_500
-
-
-class Judge(nn.Module):
-    """28 x 28 grey digits -> class; its last hidden layer gives the features."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(),  # (B, 32, 14, 14)
-            nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(),  # (B, 64, 7, 7)
-            nn.Flatten(), nn.Linear(64 * 49, 64), nn.ReLU(),
-        )  # fmt: skip
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x))
 
 
 class Score(NamedTuple):
@@ -51,45 +34,11 @@ class Score(NamedTuple):
     within: dict[int, float]
 
 
-def to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 [N, 28, 28] -> float32 [N, 1, 28, 28] of [-1, 1]."""
-    return torch.from_numpy(images.astype(np.float32))[:, None] / 127.5 - 1
-
-
-def train_judge() -> Judge:
-    images, labels = digits("train")
-    x, y = to_tensor(images), torch.from_numpy(labels)
-    torch.manual_seed(0)
-    judge = Judge()
-    optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, CLASSIFIER_STEPS)
-    for _ in range(CLASSIFIER_STEPS):
-        rows = torch.randint(0, len(x), (64,))
-        down, right = torch.randint(-2, 3, (2,)).tolist()
-        moved = x[rows].roll((down, right), (2, 3))  # the margin is black, so nothing wraps
-        loss = cross_entropy(judge(moved + 0.1 * torch.randn_like(moved)), y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return judge.eval()
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """Frechet distance of Gaussians fitted to features [N, F] (Heusel et al. 2017, eq. 6)."""
-    a, b = a.double(), b.double()
-    c1, c2 = torch.cov(a.T), torch.cov(b.T)
-    values, vectors = torch.linalg.eigh(c1)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ c2 @ root).clamp(min=0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + c1.trace() + c2.trace() - 2 * cross)
-
-
 @torch.no_grad()
 def score(
     judge: Judge, fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor
 ) -> Score:
-    ours, theirs = judge.body(real), judge.body(fake)
+    ours, theirs = features(judge, real), features(judge, fake)
     agreement = (judge.head(theirs).argmax(1) == fake_labels).float().mean().item()
     coverage, density = coverage_and_density(ours, theirs)
     within = coverage_within(ours, theirs, real_labels, fake_labels)
@@ -115,14 +64,14 @@ def main() -> None:
     export(outcome.folder.checkpoint, folder / "model.onnx")
     generator = Generator(folder / "model.onnx", device="cpu")
     images, labels = digits("held-out")
-    real, real_labels = to_tensor(images), torch.from_numpy(labels)
+    real, real_labels = to_tensor(images[:, None]), torch.from_numpy(labels)
     wanted = np.arange(COUNT) % 10
-    fake = to_tensor(generator.sample(COUNT, seed=0, label=wanted.tolist())[..., 0])
+    fake = to_tensor(channels_first(generator.sample(COUNT, seed=0, label=wanted.tolist())))
     trained, trained_labels = digits("train")
-    other, other_labels = to_tensor(trained[:COUNT]), torch.from_numpy(trained_labels[:COUNT])
-    judge = train_judge()
-    with torch.no_grad():
-        accuracy = (judge(real).argmax(1) == real_labels).float().mean().item()
+    every, every_label = to_tensor(trained[:, None]), torch.from_numpy(trained_labels)
+    other, other_labels = every[:COUNT], every_label[:COUNT]
+    judge = train_judge(every, every_label)  # the margin is black, so that nothing wraps
+    accuracy = (classify(judge, real) == real_labels).float().mean().item()
     ours = score(judge, fake, torch.from_numpy(wanted), real, real_labels)
     reals = score(judge, other, other_labels, real, real_labels)
     save(

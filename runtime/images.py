@@ -63,6 +63,38 @@ def grid(images: Pixels, columns: int | None = None, *, gap: int = 2) -> Pixels:
     return sheet
 
 
+def scatter(
+    points: NDArray[np.floating[Any]], *, size: int = 384, extent: float | None = None
+) -> Pixels:
+    """A plot [size, size, 1] of points [N, D]: the first two coordinates, dark on white, y upwards.
+
+    extent: the plot shows [-extent, extent]; by default as much as 98 % of the points need, and a tenth more.
+    """
+    flat = points.reshape(len(points), math.prod(points.shape[1:])).astype(np.float64)
+    if not flat.size or not np.isfinite(flat).all():
+        raise InputError(
+            "Points were not drawn",
+            seen=f"shape {points.shape}, or values that are not finite",
+            repair="Give finite points [N, D]",
+        )
+    x, y = flat[:, 0], flat[:, 1] if flat.shape[1] > 1 else np.zeros(len(flat))
+    if extent is None:
+        extent = max(1.1 * float(np.quantile(np.maximum(np.abs(x), np.abs(y)), 0.98)), 1e-9)
+    columns, rows = (
+        np.floor((v / extent + 1) * size / 2).clip(-1e6, 1e6).astype(int) for v in (x, -y)
+    )
+    counts = np.zeros((size, size))
+    inside = (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):  # two pixels a side, so that one is seen
+        place = (
+            np.minimum(rows + down, size - 1)[inside],
+            np.minimum(columns + right, size - 1)[inside],
+        )
+        np.add.at(counts, place, 1)
+    ink = 1 - np.exp(-counts)  # many points at one place are darker than one
+    return np.rint(255 * (1 - ink)).astype(np.uint8)[:, :, None]
+
+
 def to_pil(image: Pixels) -> Image:
     """A Pillow image of uint8 [H, W, C]: mode L, RGB or RGBA."""
     from PIL import Image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def test_help_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("command", ["train", "export", "sample", "inspect", "doctor"])
+@pytest.mark.parametrize("command", ["train", "systems", "export", "sample", "inspect", "doctor"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     output = gan(command, "--help")
     assert "Example: gan " + command in " ".join(output.split())
@@ -118,7 +119,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["train", "--loss", "magic"], "Choose one of non-saturating"),
         (["train", "--resolution", "30"], "four|4, 5, 6 or 7 times"),
         (["train", "--set", "widht=3"], "Its settings are"),
-        (["train", "--set", "width=-3"], "above 0"),
+        (["train", "--set", "d-moves=-3"], "Give a number above 0"),
+        (["train", "--set", "width=-3"], "a number above 0|a number in (0, "),
         (["train", "--seed", "-1"], "0 to 2^64 - 1"),
         (["train", "--device", "tpu"], "auto, cpu, cuda"),
         (["train", "--system", "cgan", "--no-labels"], "needs labels"),
@@ -146,6 +148,7 @@ def test_dry_run_prints_everything_and_trains_nothing(photos: Path, tmp_path: Pa
     )
     assert values["system"] == "cgan" and values["loss"] == "hinge" and values["resolution"] == "8"
     assert values["width"] == "4" and values["steps"] == "25000" and values["classes"] == "2"
+    assert values["samples"] == "12" and values["ema_decay"] == values["diffaugment"] == "-"
     assert not out.exists()
 
 
@@ -187,8 +190,9 @@ def test_an_interrupted_run_saves_and_exits_with_128_and_the_signal(
         stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert process.stderr is not None
-    while "step" not in process.stderr.readline():
+    while "step" not in (line := process.stderr.readline()):
         pass
+    assert re.search(r"step \d+/1000000.*\d+ samples", line)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -229,6 +233,19 @@ def test_sample_writes_one_file_an_image(model: Path, tmp_path: Path) -> None:
         out,
     )
     assert (out / "000006.webp").exists()
+
+
+def test_sample_writes_all_images_as_one_array(model: Path, tmp_path: Path) -> None:
+    from gan.runtime import Generator
+
+    path = tmp_path / "images.npy"
+    arguments: list[str | Path] = ["sample", model, "--seed", "3", "--start", "2", "--out", path]
+    output = gan(*arguments, "--count", "5", "--label", "dog")
+    assert f"Wrote {path} (uint8 [5, 8, 8, 3], seed 3, cpu)" in output
+    expected = Generator(model, device="cpu").sample(5, seed=3, start=2, label="dog")
+    assert np.array_equal(np.load(path, allow_pickle=False), expected)
+    assert "--force" in gan(*arguments, code=1)
+    assert np.array_equal(np.load(path, allow_pickle=False), expected)
 
 
 def test_an_enormous_count_meets_what_is_there_at_once(model: Path, tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ def test_the_commands_run_as_written_and_the_python_after_them(
 ) -> None:
     monkeypatch.chdir(workplace)
     ours = [words for words in commands() if words[0] == "gan"]
-    assert {words[1] for words in ours} == {"train", "export", "sample", "inspect", "doctor"}
+    assert {words[1] for words in ours} == {
+        "train", "export", "sample", "inspect", "doctor", "systems",
+    }  # fmt: skip
     for words in ours:
         result = CliRunner().invoke(app, words[1:] + (QUICK if words[1] == "train" else []))
         assert result.exit_code == 0, (words, result.output, result.exception)
@@ -95,3 +97,11 @@ def test_every_system_and_loss_is_named() -> None:
     from gan.trainer.losses import LOSSES
 
     assert all(f"`{name}`" in README for name in (*systems.names(), *LOSSES))
+
+
+def test_every_setting_of_any_system_is_in_the_table() -> None:
+    from gan.trainer.options import Options, described
+
+    rows = re.findall(r"^\| (`[a-z0-9_]+`.*?) \|", README, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row)}
+    assert {name for name, _, _ in described(Options)} <= named

@@ -2,24 +2,27 @@
 
 from .checkpoint import Checkpoint
 from .loop import Outcome, train
+from .options import Options, setting
 from .request import Request
 from .system import (
+    Augmentation,
     Batch,
     DataInfo,
     Graph,
     Live,
     Metric,
     Objective,
-    Options,
     Player,
     Stage,
     System,
-    Tree,
     Turn,
     image_field,
+    sample_field,
 )
+from .trees import Tree
 
 __all__ = [
+    "Augmentation",
     "Batch",
     "Checkpoint",
     "DataInfo",
@@ -36,5 +39,7 @@ __all__ = [
     "Tree",
     "Turn",
     "image_field",
+    "sample_field",
+    "setting",
     "train",
 ]

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,10 @@ from ..runtime.files import atomic_file
 from ..runtime.signature import Signature
 from . import systems
 from .config import Config, make_options
-from .system import DataInfo, System
+from .system import DataInfo, DataKind, System
 
-FORMAT = 1
+FORMAT = 2
+AXES: dict[DataKind, int] = {"image": 3, "points": 1}
 OLDER = "Use a model.pt of `gan train`, or an older copy such as best.pt"
 SECTIONS = (
     "config", "data", "signature", "networks", "averaged", "optimizers", "progress", "augmentations", "health",
@@ -87,10 +88,14 @@ class Checkpoint:
     def data(self) -> DataInfo:
         try:
             info = self.content["data"]["info"]
-            data = DataInfo(**{**info, "classes": tuple(info["classes"])})
-            sizes = (data.channels, data.height, data.width)
-            if not all(type(size) is int and size > 0 for size in sizes):
-                raise TypeError(f"sizes {sizes!r:.80}")
+            if not isinstance(info, dict):
+                raise TypeError(f"info {info!r:.40}")
+            lists = {name: tuple(info[name]) for name in ("shape", "classes")}
+            data = DataInfo(**{**info, **lists})
+            if data.kind not in get_args(DataKind) or len(data.shape) != AXES[data.kind]:
+                raise TypeError(f"{data.kind!r:.40} of shape {data.shape!r:.80}")
+            if not all(type(size) is int and size > 0 for size in data.shape):
+                raise TypeError(f"shape {data.shape!r:.80}")
             if not all(isinstance(name, str) for name in data.classes):
                 raise TypeError("class names that are no texts")
             return data
@@ -124,7 +129,7 @@ class Checkpoint:
     def averaged_networks(self, system: System) -> dict[str, nn.Module]:
         """The averaged networks in eval mode, frozen: what is exported. Raises `CheckpointError`."""
         networks = {
-            name: net for name, net in system.networks().items() if name in self.content["averaged"]
+            name: net for name, net in system.build().items() if name in self.content["averaged"]
         }
         for name, network in networks.items():
             load_weights(network, self.content["averaged"][name], f"{self.path}: averaged {name}")

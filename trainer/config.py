@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 from ..runtime.errors import CheckpointError, InputError
 from .decode import Fit
 from .losses import LOSSES
-from .system import DataInfo, Options, System
+from .options import Options, ranges
+from .system import DataInfo, System
 from .systems import DEFAULT, SystemSource
 
 Plain = int | float | str | bool | None
@@ -21,16 +22,17 @@ Plain = int | float | str | bool | None
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every setting that changes the weights. All values are plain; None stands for "not chosen"."""
+    """Every setting that changes the weights. All values are plain; None stands for "not chosen", or for what the
+    data does not have: points have neither resolution nor channels."""
 
     system: SystemSource
-    resolution: int
-    channels: int
+    resolution: int | None = None
+    channels: int | None = None
     fit: Fit | None = None
     mirror: bool = False
     steps: int
     seed: int = 0
-    ema_decay: float
+    ema_decay: float | None = None
     options: Mapping[str, Plain]
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,8 +47,11 @@ class Config:
             names = all(isinstance(name, str) for name in (source.name, *options))
             texts = all(isinstance(text, str | None) for text in (source.file, source.sha256))
             plain = all(isinstance(value, Plain) for value in options.values())
-            if {*GENERAL} - {*general, "fit"} or not (names and texts and plain):
+            if {*GENERAL} - {*general, *NOT_CHOSEN} or not (names and texts and plain):
                 raise TypeError("a setting is missing or of another kind")
+            own = {f.name for f in dataclasses.fields(cls)}
+            if {*content} != own:
+                raise KeyError(", ".join(sorted({*content} ^ own)))
             return cls(**{**content, **general, "system": source, "options": options})
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(
@@ -71,6 +76,8 @@ GENERAL: dict[str, Any] = {
     "seed": int,
     "ema_decay": float,
 }
+KINDS = {"image": "images", "points": "points"}
+NOT_CHOSEN = frozenset({"fit", "resolution", "channels", "ema_decay"})  # these may be None
 _RANGES = {
     "resolution": (1, 16_384, "1 to 16,384"),
     "steps": (1, 10**9, "1 to 1,000,000,000"),
@@ -92,22 +99,15 @@ def make_config(
     steps = general.get("steps", steps)
     return Config(
         system=source,
-        resolution=data.height,
-        channels=data.channels,
+        resolution=data.height if data.kind == "image" else None,
+        channels=data.channels if data.kind == "image" else None,
         fit=general.get("fit"),
         mirror=general.get("mirror", False),
         steps=steps,
         seed=general.get("seed", 0),
-        ema_decay=general.get("ema_decay", default_ema_decay(steps)),
+        ema_decay=general.get("ema_decay"),
         options=options,
     )
-
-
-def for_steps(config: Config, steps: int, given: Mapping[str, Plain]) -> Config:
-    """The same for another number of steps; the average's decay follows unless it was given."""
-    chosen = given.get("ema_decay") is not None
-    decay = config.ema_decay if chosen else default_ema_decay(steps)
-    return dataclasses.replace(config, steps=steps, ema_decay=decay)
 
 
 def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[str, ...]) -> Config:
@@ -129,14 +129,18 @@ def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[st
             + " ".join(f"--accept {name.replace('_', '-')}" for name in refused)
             + ", or start anew beside it with --force",
         )
-    if "steps" in changed and stored.ema_decay == default_ema_decay(stored.steps):
-        general = {"ema_decay": default_ema_decay(changed["steps"])} | general
     options = {**stored.options, **{n: v for n, v in changed.items() if n not in GENERAL}}
     return dataclasses.replace(stored, **general, options=options)
 
 
 def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain]) -> Options:
     """The system's options for this data; names in `given` that are general settings are passed over."""
+    if data.kind not in system.kinds:
+        raise InputError(
+            f"{system.name} cannot be trained on such data",
+            seen=f"samples that are {KINDS[data.kind]}",
+            repair=f"It takes {' or '.join(KINDS[kind] for kind in system.kinds)}: choose another system or data",
+        )
     preset = system.preset(data)
     known = {f.name for f in dataclasses.fields(preset)}
     unknown = sorted(set(given) - known - set(GENERAL))
@@ -216,16 +220,13 @@ def check_general(given: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(
                 f"The setting {name} was refused", seen=f"{general[name]}", repair=f"Give {allowed}"
             )
-    if "ema_decay" in general:
-        check_share("ema_decay", general["ema_decay"])
-    return general
-
-
-def check_share(name: str, value: float) -> None:
-    if not 0.0 <= value < 1.0:
+    if not 0.0 <= general.get("ema_decay", 0.0) < 1.0:
         raise InputError(
-            f"The setting {name} was refused", seen=f"{value}", repair="Give a number in [0, 1)"
+            "The setting ema_decay was refused",
+            seen=f"{general['ema_decay']}",
+            repair="Give a number in [0, 1)",
         )
+    return general
 
 
 def _check_ranges(options: Options) -> None:
@@ -235,28 +236,9 @@ def _check_ranges(options: Options) -> None:
             seen=f"{options.loss!r:.60}",
             repair=f"Choose one of {', '.join(LOSSES)}",
         )
-    positive = (
-        "batch_size",
-        "latent",
-        "d_moves",
-        "penalty_every",
-        "g_learning_rate",
-        "d_learning_rate",
-        "width",
-        "embedding",
-        "projection",
-    )
-    for name in positive:
-        value = getattr(options, name, 1)
-        if not 0 < value < 2**24:
-            raise InputError(
-                f"The setting {name} was refused", seen=f"{value}", repair="Give a number above 0"
-            )
-    for name in ("r1", "r2"):
+    for name, interval in ranges(options).items():
         value = getattr(options, name)
-        if not 0.0 <= value < 1e9:
+        if not interval.holds(value):
             raise InputError(
-                f"The setting {name} was refused", seen=f"{value}", repair="Give 0 or more"
+                f"The setting {name} was refused", seen=f"{value}", repair=f"Give {interval}"
             )
-    for name in ("beta1", "beta2", "decay_share"):
-        check_share(name, getattr(options, name))

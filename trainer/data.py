@@ -1,4 +1,4 @@
-"""Training data: a folder, a zip of the same, or the embedded digits, prepared once as uint8 pixels.
+"""Training data: a folder, a zip of the same, or built-in data by name, prepared once as uint8 pixels.
 
 All images are decoded before the first step, so that a bad file is found then and not hours later. Where they need
 more memory than `memory_limit` they live in a file beside the run instead.
@@ -6,7 +6,6 @@ more memory than `memory_limit` they live in a file beside the run instead.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import posixpath
@@ -15,25 +14,22 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..runtime.errors import DatasetError
 from ..runtime.signature import natural_order
+from . import builtin
+from .dataset import Dataset
 from .decode import Fit, ImageRefused, NotSquare, channels_of, decode
-from .system import DataInfo
 
 logger = logging.getLogger("gan.trainer")
 
-DIGITS = Path(__file__).parent / "mnist10k.npz"
-DIGITS_TRAINING_ROWS = 7_000  # rows from here on are never trained on
-DIGITS_RESOLUTION, DEFAULT_RESOLUTION = 28, 64
+DEFAULT_RESOLUTION = 64
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_RATIO = 2_000_000, 256 << 20, 200
 Channels = Literal["auto", 1, 3, 4]
@@ -57,95 +53,51 @@ class Source(Protocol):
     def read(self, item: Item) -> bytes: ...
 
 
-@dataclass
-class Dataset:
-    """Prepared images. pixels: uint8 [N, C, H, W]. labels: int64 [N] or None."""
-
-    name: str
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
-    classes: tuple[str, ...]
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.digest = self._digest()
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    @property
-    def info(self) -> DataInfo:
-        _, channels, height, width = self.pixels.shape
-        return DataInfo(channels, height, width, self.classes)
-
-    def images(self, indices: Tensor | NDArray[np.int64], device: torch.device) -> Tensor:
-        """Images as float32 [B, C, H, W] of [-1, 1] on `device`; they travel there as uint8."""
-        rows = torch.from_numpy(self.pixels[np.asarray(indices)])
-        return rows.to(device).float().div_(127.5).sub_(1.0)
-
-    def labels_of(self, indices: Tensor | NDArray[np.int64], device: torch.device) -> Tensor:
-        assert self.labels is not None
-        return torch.from_numpy(self.labels[np.asarray(indices)]).to(device)
-
-    def _digest(self) -> str:
-        sha = hashlib.sha256(repr((self.pixels.shape, self.classes)).encode())
-        for start in range(0, len(self.pixels), 4096):
-            sha.update(self.pixels[start : start + 4096].tobytes())
-        if self.labels is not None:
-            sha.update(self.labels.tobytes())
-        return sha.hexdigest()
-
-
-def default_resolution(path: str | None) -> int:
-    """28 for the embedded digits, 64 for images of the user's."""
-    return DIGITS_RESOLUTION if path is None else DEFAULT_RESOLUTION
-
-
 def source_name(path: str | None) -> str:
     """A short name of the data, as used in run folders."""
-    return "digits" if path is None else Path(path).resolve().stem or "data"
+    known = builtin.find(path)
+    return known.name if known else Path(path or "").resolve().stem or "data"
 
 
 def load_dataset(
     path: str | None,
     *,
-    resolution: int,
+    resolution: int | None = None,
     channels: Channels = "auto",
     fit: Fit | None = None,
     workers: int = 2,
     scratch: Path | None = None,
     memory_limit: int = 4 << 30,
 ) -> Dataset:
-    """The data at `path` (a folder or a zip; None: the embedded digits) as square images.
+    """The data at `path`: a folder or a zip as square images, or built-in data by its name (None: the digits).
 
-    fit: what to do with an image that is not square; None refuses it. workers: decoding threads; their number
+    resolution: by default that of the built-in data, or 64. fit: what to do with an image that is not square; None refuses it. workers: decoding threads; their number
     changes nothing. scratch: a folder for the pixels where they exceed `memory_limit` bytes. Raises
     `DatasetError`.
     """
-    if path is None and resolution == DIGITS_RESOLUTION and channels in ("auto", 1):
-        pixels, labels = digits("train")
-        return Dataset("digits", pixels[:, None], labels, tuple(map(str, range(10))))
-    source = open_source(path)
+    known = builtin.find(path)
+    if known:
+        return known.load(resolution, None if channels == "auto" else channels)
+    source = open_source(path or "")
     if not source.items:
         raise DatasetError(
             f"{source.name} holds no images",
             seen=f"no file that ends in {', '.join(sorted(SUFFIXES))}",
             repair="Give a folder or a zip of images, classes as sub-folders",
         )
-    return _prepare(source, resolution, channels, fit, workers, scratch, memory_limit)
+    return _prepare(
+        source, resolution or DEFAULT_RESOLUTION, channels, fit, workers, scratch, memory_limit
+    )
 
 
-def digits(split: Literal["train", "held-out"]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The embedded MNIST digits: uint8 [N, 28, 28] and int64 [N]; 7,000 to train on, 3,000 held out."""
-    rows = slice(DIGITS_TRAINING_ROWS) if split == "train" else slice(DIGITS_TRAINING_ROWS, None)
-    with np.load(DIGITS, allow_pickle=False) as archive:
-        return archive["images"][rows], archive["labels"][rows].astype(np.int64)
+def classes_of(path: str | None) -> tuple[str, ...]:
+    """The data's classes, before anything is decoded. Raises `DatasetError`."""
+    known = builtin.find(path)
+    return known.classes if known else open_source(path or "").classes
 
 
-def open_source(path: str | None) -> Source:
+def open_source(path: str) -> Source:
     """The source at `path`, listed but not decoded. Raises `DatasetError`."""
-    if path is None:
-        return DigitsSource()
     place = Path(path)
     if place.is_dir():
         return FolderSource(place)
@@ -155,26 +107,10 @@ def open_source(path: str | None) -> Source:
         "It is neither a folder nor a zip" if place.exists() else "There is no such file or folder"
     )
     raise DatasetError(
-        f"{path} cannot be used as data", seen=seen, repair="Give a folder or a zip of images"
+        f"{path} cannot be used as data",
+        seen=seen,
+        repair=f"Give a folder or a zip of images, or one of {', '.join(builtin.NAMES)}",
     )
-
-
-class DigitsSource:
-    """The digits as PNG bytes, for other resolutions than their own."""
-
-    def __init__(self) -> None:
-        self.name, self.classes = "digits", tuple(map(str, range(10)))
-        self._pixels, labels = digits("train")
-        self.items = [Item(f"{row}.png", int(label)) for row, label in enumerate(labels)]
-
-    def read(self, item: Item) -> bytes:
-        import io
-
-        from PIL import Image
-
-        buffer = io.BytesIO()
-        Image.fromarray(self._pixels[int(item.name[:-4])]).save(buffer, "PNG", compress_level=0)
-        return buffer.getvalue()
 
 
 class FolderSource:

@@ -35,18 +35,18 @@ class World:
         return batch[self.rank :: self.size]
 
     @torch.no_grad()
-    def average(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
-        """Average the gradients over all ranks in place, and return the average of `loss`."""
+    def average(self, parameters: Sequence[nn.Parameter], values: Tensor) -> Tensor:
+        """Average the gradients over all ranks in place, and return the averages of `values` (n,)."""
         if self.size == 1:
-            return loss.detach()
+            return values.detach()
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([loss.detach().reshape(1), *(g.reshape(-1) for g in gradients)])
+        flat = torch.cat([values.detach(), *(g.reshape(-1) for g in gradients)])
         dist.all_reduce(flat)
         flat /= self.size
-        parts = flat[1:].split([g.numel() for g in gradients])
+        parts = flat[len(values) :].split([g.numel() for g in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
-        return flat[0]
+        return flat[: len(values)]
 
     def largest(self, value: int, device: torch.device) -> int:
         """The largest of the ranks' values, the same on all."""
@@ -65,13 +65,15 @@ class World:
 ALONE = World()
 
 
-def check_batch(size: int, world: World) -> None:
-    """Raise `InputError` unless a batch can be dealt out evenly."""
-    if size % world.size:
+def check_batch(size: int, world: World, parts: int = 1) -> None:
+    """Raise `InputError` unless a batch can be dealt out evenly, and each share computed in equal parts."""
+    if size % (world.size * parts):
+        several = f" in {parts} parts" if parts > 1 else ""
         raise InputError(
             "The batch cannot be dealt out evenly",
-            seen=f"{size} images over {world.size} processes",
-            repair=f"Choose a --batch-size that is a multiple of {world.size}",
+            seen=f"{size} images over {world.size} processes{several}",
+            repair=f"Choose a --batch-size that is a multiple of {world.size * parts}"
+            + (", or a smaller accumulate" if parts > 1 else ""),
         )
 
 

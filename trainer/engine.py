@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from ..runtime.errors import CheckpointError, TrainingDivergedError
 from .checkpoint import load_weights, plain_state
-from .config import Config
-from .data import Dataset
+from .config import Config, default_ema_decay
+from .dataset import Dataset
 from .distributed import ALONE, World, check_batch
+from .optimizers import load_moments, make, set_rates
 from .randomness import DataOrder, derive_seed, draw, generator
-from .system import Batch, Player, Stage, System, Tree
-from .trees import tree_map
+from .system import Batch, Objective, Player, Stage, System, Turn
+from .trees import Tree, tree_map
+from .unroll import foresee, without_logits
 
 logger = logging.getLogger("gan.trainer")
 
@@ -37,6 +41,9 @@ class Means:
     def add(self, name: str, value: float) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + value
         self.counts[name] = self.counts.get(name, 0) + 1
+
+    def mean(self, name: str) -> float | None:
+        return self.sums[name] / self.counts[name] if name in self.sums else None
 
     def take(self) -> dict[str, float]:
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
@@ -56,11 +63,11 @@ class Training:
         world: World = ALONE,
     ) -> None:
         """Fresh state. world: the processes that train together, each on its slice of every batch."""
-        check_batch(system.options.batch_size, world)
+        check_batch(system.options.batch_size, world, system.options.accumulate)
         self.system, self.data, self.config, self.device = system, data, config, device
         self.world = world
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
-        self.networks = {name: net.to(device).train() for name, net in system.networks().items()}
+        self.networks = {name: net.to(device).train() for name, net in system.build().items()}
         self.players = system.players()
         self.averaged = {
             name: copy.deepcopy(self.networks[name]).eval().requires_grad_(False)
@@ -69,8 +76,12 @@ class Training:
             for name in player.networks
         }
         self.optimizers = {
-            name: torch.optim.Adam(
-                self._parameters(player), player.learning_rate, betas=player.betas
+            name: make(
+                player.optimizer,
+                self._parameters(player),
+                player.learning_rate,
+                player.betas,
+                player.weight_decay,
             )
             for name, player in self.players.items()
         }
@@ -80,6 +91,8 @@ class Training:
         self.knobs: dict[str, float] = {}
         self.means = Means()
         self.step = self.position = self.skipped = 0
+        self._generated: Batch | None = None  # of the move before, for a turn that reuses it
+        self._told_right: float | None = None  # share of the reals that D told right in this step
         self.skipped_in_a_row = dict.fromkeys(self.players, 0)
         self.stage_number = -1
         self._order = DataOrder(len(data), config.seed)
@@ -93,9 +106,11 @@ class Training:
         # for ops that take no generator, such as dropout
         torch.manual_seed(derive_seed(self.config.seed, "step", self.step, self.world.rank))
         stage = self._enter_stage()
-        for turn_number, turn in enumerate(stage.turns):
-            for repeat in range(turn.times):
-                self._move(turn.player, f"{turn_number}/{repeat}")
+        self._generated = self._told_right = None
+        for number, turn in enumerate(stage.turns):
+            for repeat in range(turn.moves(self.step)):
+                self._move(turn, f"{number}/{repeat}", stage.turns[number + 1 : number + 2])
+        self._adapt()
         self.step += 1
         self._update_averages()
 
@@ -105,7 +120,7 @@ class Training:
         if key not in batch:
             sample = batch[name]
             for augment in self.augmentations:
-                sample = augment(sample, batch, self.step)
+                sample = augment(self, sample, batch)
             batch[key] = self.system.discriminate(self, sample, batch)
         return batch[key]
 
@@ -121,7 +136,7 @@ class Training:
                 "images_seen": self.images_seen,
                 "stage": self.stage_number,
             },
-            "augmentations": {},
+            "augmentations": {a.name: a.state() for a in self.augmentations},
             "health": {"skipped": self.skipped, "skipped_in_a_row": dict(self.skipped_in_a_row)},
         }
 
@@ -134,6 +149,9 @@ class Training:
                 load_weights(network, state["averaged"][name], f"averaged {name}")
             for name, optimizer in self.optimizers.items():
                 load_moments(optimizer, state["optimizers"][name]["state"], name)
+            for augmentation in self.augmentations:
+                if augmentation.name in state["augmentations"]:  # else it was accepted just now
+                    augmentation.load_state(state["augmentations"][augmentation.name])
             progress, health = state["progress"], state["health"]
             self.step, self.position = int(progress["step"]), int(progress["position"])
             if self.step < 0 or self.position < 0:
@@ -141,7 +159,7 @@ class Training:
             self.stage_number = int(progress["stage"])
             self.skipped, in_a_row = int(health["skipped"]), dict(health["skipped_in_a_row"])
             self.skipped_in_a_row = {name: int(in_a_row[name]) for name in self.players}
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
             raise CheckpointError(
                 "The checkpoint does not fit",
                 seen=f"{type(error).__name__}: {error}",
@@ -157,39 +175,100 @@ class Training:
             self.stage_number = number
         self.knobs = {name: curve(progress) for name, curve in stage.schedules.items()}
         for name, player in self.players.items():
-            for group in self.optimizers[name].param_groups:
-                group["lr"] = player.learning_rate * self.knobs.get("learning_rate", 1.0)
+            rate = player.learning_rate * self.knobs.get("learning_rate", 1.0)
+            set_rates(self.optimizers[name], rate, self.knobs.get("beta2", player.betas[1]))
         return stage
 
-    def _move(self, name: str, purpose: str) -> None:
-        player, optimizer = self.players[name], self.optimizers[name]
+    def _move(self, turn: Turn, purpose: str, following: Sequence[Turn]) -> None:
+        """One move of the turn's player. following: the next turn, if there is one."""
+        player, optimizer = self.players[turn.player], self.optimizers[turn.player]
         due = [o for o in player.objectives if self.step % o.every == 0]
         if not due:
             return
         buffers = [(b, b.clone()) for network in self.networks.values() for b in network.buffers()]
-        with self._frozen_but(player):
-            batch = self._next_batch(purpose)
-            batch |= self.system.generate(self, batch)
-            for entry in {entry for objective in due for entry in objective.differentiates}:
-                batch[entry] = tree_map(
-                    lambda x: x if x.requires_grad else x.detach().requires_grad_(), batch[entry]
-                )
-            losses = {o.name: o.weight * o.every * o.value(self, batch) for o in due}
-            total = torch.stack(list(losses.values())).sum()
-            optimizer.zero_grad()
-            total.backward()
+        optimizer.zero_grad()
+        parts = self.system.options.accumulate
+        losses, readings = torch.zeros(len(due), device=self.device), Means()
+        for batch in self._play(turn, player, purpose, following):
+            values = self._losses(player, due, batch)
+            (values.sum() / parts).backward()
+            losses += values.detach() / parts
+            self._read(batch, readings)
         parameters = self._parameters(player)
-        loss, norm = self.world.average(parameters, total).item(), gradient_norm(parameters)
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.skipped_in_a_row[name] = 0
+        losses, right = self._together(parameters, losses, readings)
+        loss, norm = losses.sum().item(), gradient_norm(parameters)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            for buffer, before in buffers:  # batch norm would keep what is not finite for ever
+                buffer.copy_(before)
+            self._generated = None
+            self._skip(turn.player, loss, norm)
+            return
+        self.skipped_in_a_row[turn.player] = 0
+        self._told_right = self._told_right if right is None else right
+        moved = not (player.skip_below and losses[0].item() < player.skip_below)
+        if moved:
+            if player.clip_gradient:
+                clip_grad_norm_(parameters, player.clip_gradient)
             optimizer.step()
             for after in player.after:
                 after(self)
-            self._record(name, losses, loss, norm, batch)
-        else:
-            for buffer, before in buffers:  # batch norm would keep what is not finite for ever
-                buffer.copy_(before)
-            self._skip(name, loss, norm)
+        if player.skip_below:
+            self.means.add(f"moved/{turn.player}", float(moved))
+        names = [objective.name for objective in due]
+        self._record(turn.player, dict(zip(names, losses.tolist(), strict=True)), norm, readings)
+
+    def _play(
+        self, turn: Turn, player: Player, purpose: str, following: Sequence[Turn]
+    ) -> Iterator[Batch]:
+        """The move's batch, part by part, with all that was generated."""
+        if turn.reuse and self._generated is not None:
+            yield {**self._generated}
+            return
+        keep = next((t.player for t in following if t.reuse), None)  # it will need the graph
+        movers = [player] if keep is None else [player, self.players[keep]]
+        for batch in split(self._next_batch(purpose), self.system.options.accumulate):
+            with self._frozen_but(*movers):
+                generated = self.system.generate(self, batch)
+            if keep is not None:
+                self._generated = batch | generated
+                generated = {name: tree_map(Tensor.detach, v) for name, v in generated.items()}
+            yield batch | generated
+
+    def _losses(self, player: Player, due: list[Objective], batch: Batch) -> Tensor:
+        """The weighted objectives on one batch, (len(due),), with the player's networks alone to be differentiated."""
+        with self._frozen_but(player):
+            _prepare(batch, due)
+            with self._foresight(player, batch):
+                return torch.stack([self._weight(o) * o.value(self, batch) for o in due])
+
+    def _weight(self, objective: Objective) -> float:
+        return objective.weight * objective.every * self.knobs.get(f"weight/{objective.name}", 1.0)
+
+    @contextlib.contextmanager
+    def _foresight(self, player: Player, batch: Batch) -> Iterator[None]:
+        """For an unrolling player the others' networks are those of some moves later, as functions of its own."""
+        present = self.networks
+        for name, other in self.players.items() if player.unroll else ():
+            if other is not player:
+                loss = functools.partial(self._loss_with, other, batch)
+                self.networks = self.networks | foresee(
+                    other, present, self.optimizers[name], loss, player.unroll
+                )
+        try:
+            yield
+        finally:
+            self.networks = present
+
+    def _loss_with(self, player: Player, batch: Batch, networks: Mapping[str, nn.Module]) -> Tensor:
+        """A player's loss on a batch with other networks in the place of its own."""
+        present, self.networks = self.networks, self.networks | dict(networks)
+        try:
+            due = [o for o in player.objectives if self.step % o.every == 0]
+            fresh = without_logits(batch)
+            _prepare(fresh, due)
+            return torch.stack([self._weight(o) * o.value(self, fresh) for o in due]).sum()
+        finally:
+            self.networks = present
 
     def _next_batch(self, purpose: str) -> Batch:
         """Fresh data and fresh random inputs for one move: a function of seed, step, purpose and position.
@@ -200,7 +279,7 @@ class Training:
         mine = self.world.slice
         indices = mine(self._order.indices(self.position, size))
         self.position += size
-        batch: Batch = {"real": self.data.images(indices, device)}
+        batch: Batch = {"real": self.data.samples_of(indices, device)}
         if self.system.classes:
             batch["label"] = self.data.labels_of(indices, device)
         if self.config.mirror:
@@ -217,10 +296,11 @@ class Training:
         return batch
 
     @contextlib.contextmanager
-    def _frozen_but(self, player: Player) -> Iterator[None]:
-        """Only the player's own networks collect gradients, so the others record no graph of their own."""
+    def _frozen_but(self, *players: Player) -> Iterator[None]:
+        """Only the players' own networks collect gradients, so the others record no graph of their own."""
+        free = {name for player in players for name in player.networks}
         for name, network in self.networks.items():
-            network.requires_grad_(name in player.networks)
+            network.requires_grad_(name in free)
         try:
             yield
         finally:
@@ -241,27 +321,60 @@ class Training:
                 repair="The last checkpoint is good: lower the learning rate or raise r1, and start with --force",
             )
 
-    def _record(
-        self, name: str, losses: dict[str, Tensor], loss: float, norm: float, batch: Batch
-    ) -> None:
-        self.means.add(f"loss/{name}", loss)
+    def _read(self, batch: Batch, readings: Means) -> None:
+        if "real logits" in batch and "fake logits" in batch:
+            told = self.system.readings(batch["real logits"], batch["fake logits"])
+            for name, value in told.items():
+                readings.add(name, value)
+
+    def _together(
+        self, parameters: list[nn.Parameter], losses: Tensor, readings: Means
+    ) -> tuple[Tensor, float | None]:
+        """Gradients averaged over the processes; the same of the losses, and of the share of reals told right."""
+        share = readings.mean("accuracy/real")
+        known = torch.cat([losses, losses.new_tensor([share or 0.0])])
+        known = self.world.average(parameters, known)
+        return known[:-1], None if share is None else known[-1].item()
+
+    def _adapt(self) -> None:
+        """Let augmentations learn from the step's last reading."""
+        for augmentation in self.augmentations:
+            if augmentation.adapts and self._told_right is not None:
+                augmentation.adapt(self, self._told_right)
+            for name, value in augmentation.state().items():
+                if isinstance(value, float):
+                    self.means.add(f"augmentation/{augmentation.name}/{name}", value)
+
+    def _record(self, name: str, losses: dict[str, float], norm: float, readings: Means) -> None:
+        self.means.add(f"loss/{name}", sum(losses.values()))
         if len(losses) > 1:
             for term, value in losses.items():
-                self.means.add(f"loss/{name}/{term}", value.item())
+                self.means.add(f"loss/{name}/{term}", value)
         self.means.add(f"gradient/{name}", norm)
-        if "real logits" in batch and "fake logits" in batch:
-            real, fake = self.system.accuracy(batch["real logits"], batch["fake logits"])
-            self.means.add("accuracy/real", real)
-            self.means.add("accuracy/fake", fake)
+        for reading, value in readings.take().items():
+            self.means.add(reading, value)
 
     @torch.no_grad()
     def _update_averages(self) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        decay = min(self._decay(), (1 + self.step) / (10 + self.step))
         for name, averaged in self.averaged.items():
             live = self.networks[name]
             torch._foreach_lerp_(list(averaged.parameters()), list(live.parameters()), 1.0 - decay)
             for ours, theirs in zip(averaged.buffers(), live.buffers(), strict=True):
                 ours.copy_(theirs)
+
+    def _decay(self) -> float:
+        """Of the averages: the configured one, else that of a half-life in images, else that of the run's length.
+
+        A half-life is at most a twentieth of the images seen (Karras et al. 2020b, appendix C).
+        """
+        half_life = self.knobs.get("ema_half_life")
+        if self.config.ema_decay is not None:
+            return self.config.ema_decay
+        if half_life is None:
+            return default_ema_decay(self.config.steps)
+        half_life = min(half_life, 0.05 * self.images_seen)
+        return 0.5 ** (self.system.options.batch_size / max(half_life, 1e-3))
 
     def _parameters(self, player: Player) -> list[nn.Parameter]:
         return [
@@ -281,14 +394,22 @@ def stage_at(stages: list[Stage], step: int, steps: int) -> tuple[int, float]:
     raise AssertionError("a system has at least one stage")
 
 
-def load_moments(optimizer: torch.optim.Adam, moments: dict[int, Any], what: str) -> None:
-    """`load_state_dict` of the moments alone: rates and betas are the players'. Checks names and shapes."""
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    for parameter, entry in optimizer.state.items():
-        shape = parameter.shape
-        wanted = {"step": torch.Size(), "exp_avg": shape, "exp_avg_sq": shape}
-        if {name: getattr(value, "shape", None) for name, value in entry.items()} != wanted:
-            raise ValueError(f"the optimiser of {what} is of another shape")
+def split(batch: Batch, parts: int) -> Iterator[Batch]:
+    """A batch in equal parts, one after the other; what is no tensor goes along with each."""
+    for part in range(parts):
+
+        def take(x: Tensor, part: int = part) -> Tensor:
+            return x.chunk(parts)[part]
+
+        yield {n: x if n == "source" else tree_map(take, x) for n, x in batch.items()}
+
+
+def _prepare(batch: Batch, due: list[Objective]) -> None:
+    """Let the objectives differentiate by the entries that they name."""
+    for entry in {entry for objective in due for entry in objective.differentiates}:
+        batch[entry] = tree_map(
+            lambda x: x if x.requires_grad else x.detach().requires_grad_(), batch[entry]
+        )
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 class MinibatchDeviation(nn.Module):
@@ -16,3 +18,10 @@ class MinibatchDeviation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         deviation = (x.var(0, correction=0) + 1e-8).sqrt().mean()
         return torch.cat([x, deviation.expand(len(x), 1, *x.shape[2:])], 1)  # (B, C + 1, H, W)
+
+
+def add_spectral_norm(network: nn.Module) -> None:
+    """Divide the weight of every linear and convolutional layer by its largest singular value (Miyato et al. 2018)."""
+    for layer in list(network.modules()):
+        if isinstance(layer, (nn.Linear, nn.Embedding, _ConvNd)):
+            spectral_norm(layer)

@@ -15,16 +15,15 @@ import torch
 
 from ..runtime.errors import CheckpointError
 from .checkpoint import Checkpoint, save
-from .config import Config, for_steps
+from .config import Config
 from .distributed import World, join
 from .engine import Training
-from .metrics import Coverage
+from .metrics import default_metrics
 from .probe import Probe, choose_threads, threads_from_environment
 from .progress import Journal, Sheet, Speed, Status
 from .request import Plan, Request, plan
 from .run_folder import RunFolder
 from .signals import Signals
-from .system import Metric, System
 
 logger = logging.getLogger("gan.trainer")
 
@@ -91,14 +90,17 @@ class _Run:
         )
         if minutes is not None:
             steps = world.largest(steps_in(minutes, probe.seconds), ready.device)
-            config = for_steps(config, steps, request.given)
+            config = dataclasses.replace(config, steps=steps)
             logger.info("%g minutes are %d steps here", minutes, config.steps)
         torch.set_num_threads(probe.threads)
         self.config, self.threads = config, probe.threads
         self.training = Training(ready.system, ready.data, config, ready.device, world)
         if ready.checkpoint is not None:
             self.training.load_state(ready.checkpoint.content)
-        self.metrics = self._metrics(ready.system)
+        own = ready.system.metrics()
+        self.metrics = (
+            default_metrics(ready.data, self.training.graph, ready.device) if own is None else own
+        )
         stored = ready.checkpoint.metrics if ready.checkpoint else {"values": {}, "best": {}}
         self.measured, self.best = dict(stored["values"]), stored["best"].get("value")
         self.saved_at = time.monotonic()
@@ -125,7 +127,8 @@ class _Run:
     def _go(self) -> int:
         training, steps = self.training, self.config.steps
         self.journal = Journal(self.folder, training.step)
-        self.sheet = Sheet(training) if training.graph.outputs[0].kind == "image" else None
+        drawn = training.graph.outputs[0].kind in ("image", "points")
+        self.sheet = Sheet(training) if drawn else None
         self.speed = Speed(training.step)
         self.values: dict[str, float] = {}
         told, stopped = 0.0, 0
@@ -200,7 +203,7 @@ class _Run:
                 "name": self.data.name,
                 "count": len(self.data),
                 "digest": self.data.digest,
-                "info": {**dataclasses.asdict(self.data.info), "classes": list(self.data.classes)},
+                "info": dataclasses.asdict(self.data.info),
             },
             "signature": {
                 name: g.signature.to_json() for name, g in training.system.graphs().items()
@@ -228,15 +231,6 @@ class _Run:
             self.values or {},
             (first, self.measured[first]) if first in self.measured else None,
         )
-
-    def _metrics(self, system: System) -> list[Metric]:
-        own = system.metrics()
-        if own is not None:
-            return own
-        training = self.training
-        if training.graph.outputs[0].kind != "image" or len(self.data) < 8:
-            return []
-        return [Coverage(self.data, training.graph, training.device).metric()]
 
     @property
     def _batch_size(self) -> int:

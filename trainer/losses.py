@@ -6,6 +6,7 @@ On a tree of logits: the mean within a leaf, the sum over leaves.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,8 +28,9 @@ Formula = Callable[[Tensor, Tensor], Tensor]  # (r, f) -> one value an element
 class AdversarialLoss:
     """A pair of formulas.
 
-    relative: only differences of r and f mean something, never their sign. boundary: the logit between what D takes
-    for real and for fake.
+    relative: only differences of r and f mean something, never their sign. paired: G's formula reads r too. boundary: the logit between what D takes
+    for real and for fake. smooth: D's formula with the target 1 - e for reals; None where there is no target.
+    distance: E r - E f estimates a distance of the two distributions.
     """
 
     name: str
@@ -36,7 +38,17 @@ class AdversarialLoss:
     discriminator: Formula
     generator: Formula
     relative: bool = False
+    paired: bool = False
     boundary: float = 0.0
+    smooth: Callable[[float], Formula] | None = None
+    distance: bool = False
+
+    def smoothed(self, epsilon: float) -> AdversarialLoss:
+        """The same with one-sided label smoothing (Salimans et al. 2016, section 3.4)."""
+        if not epsilon:
+            return self
+        assert self.smooth is not None
+        return dataclasses.replace(self, discriminator=self.smooth(epsilon))
 
     def discriminator_objective(self, live: Live, batch: Batch) -> Tensor:
         return _over_leaves(
@@ -45,7 +57,8 @@ class AdversarialLoss:
 
     def generator_objective(self, live: Live, batch: Batch) -> Tensor:
         f = live.logits("fake", batch)
-        return _over_leaves(self.generator, live.logits("real", batch) if self.relative else f, f)
+        r = live.logits("real", batch) if self.paired else f
+        return _over_leaves(self.generator, r, f)
 
 
 def _over_leaves(formula: Formula, real: Tree, fake: Tree) -> Tensor:
@@ -54,17 +67,23 @@ def _over_leaves(formula: Formula, real: Tree, fake: Tree) -> Tensor:
     ).sum()
 
 
+def _smooth_cross_entropy(e: float) -> Formula:
+    return lambda r, f: (1 - e) * sp(-r) + e * sp(r) + sp(f)
+
+
 MINIMAX = AdversarialLoss(
     "minimax",
     "Goodfellow et al. 2014, eq. 1",
     lambda r, f: sp(-r) + sp(f),
     lambda r, f: -sp(f),
+    smooth=_smooth_cross_entropy,
 )
 NON_SATURATING = AdversarialLoss(
     "non-saturating",
     "Goodfellow et al. 2014, section 3",
     lambda r, f: sp(-r) + sp(f),
     lambda r, f: sp(-f),
+    smooth=_smooth_cross_entropy,
 )
 LEAST_SQUARES = AdversarialLoss(
     "least-squares",
@@ -72,6 +91,7 @@ LEAST_SQUARES = AdversarialLoss(
     lambda r, f: (r - 1).square() + f.square(),
     lambda r, f: (f - 1).square(),
     boundary=0.5,
+    smooth=lambda e: lambda r, f: (r - (1 - e)).square() + f.square(),
 )
 HINGE = AdversarialLoss(
     "hinge",
@@ -85,6 +105,7 @@ WASSERSTEIN = AdversarialLoss(
     lambda r, f: f - r,
     lambda r, f: -f,
     relative=True,
+    distance=True,
 )
 RELATIVISTIC = AdversarialLoss(
     "relativistic",
@@ -92,11 +113,19 @@ RELATIVISTIC = AdversarialLoss(
     lambda r, f: sp(-(r - f)),
     lambda r, f: sp(-(f - r)),
     relative=True,
+    paired=True,
 )
 LOSSES = {
     loss.name: loss
     for loss in (NON_SATURATING, MINIMAX, LEAST_SQUARES, HINGE, WASSERSTEIN, RELATIVISTIC)
 }
+
+
+@torch.no_grad()
+def distance(real: Tree, fake: Tree) -> float:
+    """E r - E f, summed over leaves: the critic's estimate of the earth mover's distance, up to its slope."""
+    pairs = zip(leaves(real), leaves(fake), strict=True)
+    return sum((r.mean() - f.mean()).item() for r, f in pairs)
 
 
 @torch.no_grad()

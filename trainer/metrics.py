@@ -1,12 +1,12 @@
-"""Coverage and density (Naeem et al. 2020), overall and within each class, and the default metric of images."""
+"""The default metrics: coverage and density (Naeem et al. 2020), overall and within each class; modes of a mixture."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..runtime.inputs import draw_field
-from .data import Dataset
+from .dataset import Dataset, Mixture
 from .features import RandomFeatures, embed
 from .system import Graph, Live, Metric
 
@@ -52,9 +52,12 @@ class Coverage:
         self._graph = graph
         count = max(2, min(count, len(data) // 2))
         rows = torch.linspace(0, len(data) - 1, 2 * count).long()
-        self._features = RandomFeatures(data.info.channels).to(device)
-        images = embed(self._features, data.images(rows, device))
-        self._real, other = images[0::2], images[1::2]
+        info = data.info
+        self._features: nn.Module = nn.Flatten()  # points are their own features
+        if info.kind == "image":
+            self._features = RandomFeatures(info.channels).to(device)
+        seen = embed(self._features, data.samples_of(rows, device))
+        self._real, other = seen[0::2], seen[1::2]
         self.real_to_real = max(coverage_and_density(self._real, other)[0], 1e-6)
         self._inputs = {
             field.name: torch.from_numpy(draw_field(field, 0, range(count))).to(device)
@@ -85,6 +88,50 @@ class Coverage:
             values["class_coverage"] = sum(fractions) / max(len(fractions), 1)
             values["worst_class_coverage"] = min(fractions, default=0.0)
         return values
+
+
+class Modes:
+    """Modes of a known mixture that the averaged generator reaches, on the first `count` samples of seed 0."""
+
+    def __init__(
+        self, mixture: Mixture, graph: Graph, device: torch.device, count: int = 2_000
+    ) -> None:
+        self._mixture, self._graph = mixture, graph
+        self._inputs = {
+            field.name: torch.from_numpy(draw_field(field, 0, range(count))).to(device)
+            for field in graph.inputs
+        }
+
+    def metric(self) -> Metric:
+        found = len(self._mixture.centres)
+        return Metric("modes", self.measure, good=(0.85 * found, float("inf")))
+
+    @torch.no_grad()
+    def measure(self, live: Live) -> dict[str, float]:
+        """modes, and near: the share of samples within three deviations of a mode."""
+        found, near = modes(run_averaged(self._graph, live, self._inputs).cpu(), self._mixture)
+        return {"modes": float(found), "near": near}
+
+
+def modes(samples: Tensor, mixture: Mixture, within: float | None = None) -> tuple[int, float]:
+    """Modes that hold at least 5 % of their fair share of samples, and the share of samples near any.
+
+    within: the distance that counts as near; by default three deviations, as in the literature.
+    """
+    centres = torch.from_numpy(mixture.centres)
+    distance, nearest = torch.cdist(samples, centres).min(1)
+    near = distance < (3 * mixture.deviation if within is None else within)
+    counts = torch.bincount(nearest[near], minlength=len(centres))
+    enough = counts >= max(0.05 * len(samples) / len(centres), 1)
+    return int(enough.sum()), near.float().mean().item()
+
+
+def default_metrics(data: Dataset, graph: Graph, device: torch.device) -> list[Metric]:
+    """Coverage of images and points, after the modes where they are known; none for fewer than 8 samples."""
+    if graph.outputs[0].kind not in ("image", "points") or len(data) < 8:
+        return []
+    found = [Modes(data.mixture, graph, device).metric()] if data.mixture else []
+    return [*found, Coverage(data, graph, device).metric()]
 
 
 @torch.no_grad()

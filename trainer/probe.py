@@ -49,6 +49,7 @@ def choose_threads(wanted: int | None, make: Callable[[], Training], device: tor
 
 
 def _seconds_a_step(training: Training) -> float:
+    training.step = training.config.steps // 2 + 1  # the first steps may have more moves than most
     training.run_step()  # warm-up: allocations, kernel choice
     times: list[float] = []
     while len(times) < STEPS and sum(times) < SECONDS:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..runtime.images import Pixels, grid, quantize, save
+from ..runtime.images import Pixels, grid, quantize, save, scatter
 from ..runtime.inputs import draw_field
 from ..runtime.signature import class_count
 from .engine import Training
 from .metrics import run_averaged
 from .run_folder import RunFolder
 
-SHEET_COLUMNS, SHEET_ROWS = 10, 8
+SHEET_COLUMNS, SHEET_ROWS, SHEET_POINTS = 10, 8, 2_000
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Speed:
 
 
 class Sheet:
-    """Images of the same latents at every reading: one column a class, or SHEET_COLUMNS columns.
+    """Samples of the same latents at every reading: one column a class, or SHEET_COLUMNS columns; of points a plot.
 
     The latents are those of the latent stream for the run's seed, so `gan sample --seed` shows the same ones.
     """
@@ -59,7 +59,8 @@ class Sheet:
         inputs = training.graph.inputs
         label = next((entry for entry in inputs if entry.kind == "label"), None)
         self.columns = min(class_count(label), 40) if label else SHEET_COLUMNS
-        count = self.columns * SHEET_ROWS
+        self._points = training.graph.outputs[0].kind == "points"
+        count = SHEET_POINTS if self._points else self.columns * SHEET_ROWS
         values = {
             entry.name: draw_field(entry, training.config.seed, range(count)) for entry in inputs
         }
@@ -68,8 +69,8 @@ class Sheet:
         self._inputs = {name: torch.from_numpy(v).to(training.device) for name, v in values.items()}
 
     def draw(self) -> Pixels:
-        images = run_averaged(self._training.graph, self._training, self._inputs)
-        return grid(quantize(images.cpu().numpy()), self.columns)
+        samples = run_averaged(self._training.graph, self._training, self._inputs).cpu().numpy()
+        return scatter(samples) if self._points else grid(quantize(samples), self.columns)
 
 
 class Journal:

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from ..runtime.errors import CheckpointError, DeviceUnavailableError, InputError
-from . import systems
+from . import builtin, systems
 from .checkpoint import Checkpoint
+from .checks import check
 from .config import (
     Config,
     Plain,
@@ -21,20 +22,21 @@ from .config import (
     parse_setting,
     resume_config,
 )
-from .data import Dataset, default_resolution, load_dataset, open_source, source_name
+from .data import classes_of, load_dataset, source_name
+from .dataset import Dataset
 from .distributed import local_device
 from .run_folder import RunFolder, choose_folder
 from .system import System
 from .systems import SystemSource
 
-DEFAULT_STEPS, DEFAULT_DIGITS_STEPS = 25_000, 3_000
+DEFAULT_STEPS = 25_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a user asks of `train`.
 
-    data: a folder, a zip, or None for the embedded digits. given: the settings chosen by name, the rest is the
+    data: a folder, a zip, the name of built-in data, or None for the embedded digits. given: the settings chosen by name, the rest is the
     preset's. settings: the same as NAME=VALUE texts. The other fields change no weights, but for threads, whose
     number is part of a checkpoint.
     """
@@ -74,8 +76,9 @@ def plan(request: Request) -> Plan:
         raise InputError(
             "The minutes were refused", seen=f"{request.minutes}", repair="Give a number above 0"
         )
-    labelled = open_source(request.data).classes and request.given.get("labels") is not False
-    default = systems.DEFAULT_LABELLED if labelled else systems.DEFAULT
+    known = builtin.find(request.data)
+    labelled = classes_of(request.data) and request.given.get("labels") is not False
+    default = systems.default(known.kind if known else "image", labelled=bool(labelled))
     kind, source = systems.load(request.system or default)
     given = dict(request.given) | dict(parse_setting(kind, text) for text in request.settings)
     general = check_general(given)
@@ -91,19 +94,21 @@ def plan(request: Request) -> Plan:
         general = stored.flat()
     data = load_dataset(
         request.data,
-        resolution=general.get("resolution", default_resolution(request.data)),
-        channels=general.get("channels", "auto"),
+        resolution=general.get("resolution"),
+        channels=general.get("channels") or "auto",
         fit=general.get("fit"),
         workers=request.workers,
         scratch=folder.scratch,
     )
-    steps = DEFAULT_DIGITS_STEPS if request.data is None else DEFAULT_STEPS
+    steps = known.steps if known else DEFAULT_STEPS
     config = stored or make_config(kind, source, data.info, given, steps=steps)
     options = make_options(kind, data.info, config.options)
     config = dataclasses.replace(config, system=source, options=dataclasses.asdict(options))
     if checkpoint:
         _check_data(checkpoint, data, request.accept)
-    return Plan(config, folder, kind(options, data.info), data, device, checkpoint)
+    system = kind(options, data.info)
+    check(system, mirror=config.mirror)
+    return Plan(config, folder, system, data, device, checkpoint)
 
 
 def choose_device(name: str) -> torch.device:

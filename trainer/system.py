@@ -1,7 +1,8 @@
 """What the author of a new GAN writes: a `System`, in the words of the literature.
 
-A system names its networks, runs its generators, runs its discriminators, and lists players, objectives,
-augmentations, stages, graphs and metrics. The engine (engine.py) does the rest and knows no system.
+A system names its networks, runs its generators and discriminators, and lists players, objectives, augmentations,
+stages, graphs and metrics; all but the networks have defaults, which follow the options (options.py). The engine
+(engine.py) does the rest and knows no system.
 
 Two ideas carry it. A discriminator's output is a tree of logits, so patch maps, ensembles and several scales cost
 nothing. Everything between the data and the discriminator is an augmentation, so a remedy turns a knob and never
@@ -13,22 +14,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..runtime.signature import Field, Signature
-from .losses import LOSSES, accuracy
-from .penalties import squared_gradient_norm
+from ..runtime.signature import Draw, Field, Signature
+from .layers import add_spectral_norm
+from .losses import LOSSES, AdversarialLoss, accuracy, distance
+from .objectives import drift, interpolated_gradient_penalty, r1_penalty, r2_penalty, roth
+from .options import Options
+from .trees import Tree
 
-Tree = Any  # a tensor, or nested lists, tuples and dicts of tensors
+DataKind = Literal["image", "points"]
 Batch = dict[
     str, Tree
 ]  # the data of one move and all that is made from it: real, label, z, fake, ...
-Augmentation = Callable[
-    [Tree, Batch, int], Tree
-]  # (sample, batch, step) -> what the discriminators see
 
 
 class Live(Protocol):
@@ -44,14 +45,54 @@ class Live(Protocol):
         ...
 
 
+class Augmentation(ABC):
+    """What the discriminators see instead of a sample, alike for real and fake.
+
+    It is differentiable, draws from batch["source"] alone, and reads the knobs of `live`, so that a schedule or a
+    remedy can turn them. One that learns from the training says so in `adapts`, and keeps what it learnt in `state`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree: ...
+
+    @property
+    def adapts(self) -> bool:
+        return False
+
+    def adapt(self, live: Live, right: float) -> None:
+        """Called after every step. right: share of reals that the discriminators told right in it."""
+        return
+
+    def state(self) -> dict[str, Any]:
+        """Plain values, for the checkpoint."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """What `state` gave; anything else raises KeyError, TypeError or ValueError."""
+        return
+
+
 @dataclass(frozen=True)
 class DataInfo:
-    """What a system may know of the data: image size and class names."""
+    """What a system may know of the data: what a sample is, its shape ([C, H, W] of images), class names."""
 
-    channels: int
-    height: int
-    width: int
+    shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
+    kind: DataKind = "image"
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def height(self) -> int:
+        return self.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.shape[2]
 
 
 @dataclass(frozen=True)
@@ -72,8 +113,8 @@ class Graph:
 class Objective:
     """One weighted term of a player's loss.
 
-    every: computed at each k-th step and counted k times (lazy regularisation), in the same optimiser step, so
-    the optimiser needs no correction. differentiates: entries of the batch whose gradient the term takes.
+    The knob "weight/NAME" multiplies the weight. every: computed at each k-th step and counted k times (lazy
+    regularisation), in the same optimiser step, so the optimiser needs no correction. differentiates: entries of the batch whose gradient the term takes.
     """
 
     name: str
@@ -87,31 +128,47 @@ class Objective:
 class Player:
     """One side of the game: the networks it owns, what it minimises, and how.
 
-    averaged: keep an exponential moving average of its networks; graphs are built from that.
+    The first objective is its adversarial loss. averaged: keep an exponential moving average of its networks;
+    graphs are built from that. clip_gradient: the longest gradient of a move; 0 is off. skip_below: it does not move
+    where its first objective is below this; 0 is off. unroll: its objectives are taken after so many moves of the
+    other players, and differentiated through them.
     """
 
     networks: tuple[str, ...]
     objectives: list[Objective]
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    clip_gradient: float = 0.0
+    skip_below: float = 0.0
+    unroll: int = 0
     averaged: bool = False
     after: tuple[Callable[[Live], None], ...] = ()
 
 
 @dataclass
 class Turn:
-    """A player's moves within one step."""
+    """A player's moves within one step.
+
+    times: how many, or a function of the step that says so. reuse: of what was generated in the move before it.
+    """
 
     player: str
-    times: int = 1
+    times: int | Callable[[int], int] = 1
+    reuse: bool = False
+
+    def moves(self, step: int) -> int:
+        return self.times if isinstance(self.times, int) else self.times(step)
 
 
 @dataclass
 class Stage:
     """A stretch of training with its own turns.
 
-    share: of the run's steps. schedules: knobs as functions of the progress in [0, 1) through the stage; the knob
-    "learning_rate" multiplies every player's rate. enter: called once, before the first step.
+    share: of the run's steps. schedules: knobs as functions of the progress in [0, 1) through the stage. The engine
+    reads "learning_rate", which multiplies every player's rate; "weight/NAME", which multiplies the objectives of
+    that name; "beta2"; and "ema_half_life" in images. Augmentations read the rest. enter: called once, before the first step.
     """
 
     turns: tuple[Turn, ...]
@@ -132,33 +189,16 @@ class Metric:
     higher_is_better: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Settings that every system has. All are plain values; a system's own class adds to them."""
-
-    loss: str = "non-saturating"
-    r1: float = 0.0  # gamma of the R1 penalty on reals
-    r2: float = 0.0  # gamma of the R2 penalty on fakes
-    penalty_every: int = 1  # lazy R1 and R2: at each k-th step, counted k times
-    g_learning_rate: float = 2e-4
-    d_learning_rate: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
-    decay_share: float = (
-        0.0  # last share of the steps over which the learning rate falls linearly to 0
-    )
-    d_moves: int = 1  # discriminator moves a step
-    labels: bool = True  # use the data's labels where it has them
-    latent: int = 100
-    batch_size: int = 64
-
-
 class System(ABC):
-    """A GAN as the literature names it. Subclasses are final and live one to a file."""
+    """A GAN as the literature names it. Subclasses are final and live one to a file.
+
+    What is not overridden is the plain case: one G from z (and a label) to a sample, one D on it.
+    """
 
     name: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
     needs_labels: ClassVar[bool] = False
+    kinds: ClassVar[tuple[DataKind, ...]] = ("image",)
 
     def __init__(self, options: Options, data: DataInfo) -> None:
         self.options, self.data = options, data
@@ -173,60 +213,156 @@ class System(ABC):
     def networks(self) -> dict[str, nn.Module]:
         """Fresh networks by name, initialised."""
 
-    @abstractmethod
+    def build(self) -> dict[str, nn.Module]:
+        """The networks as they are trained: D's with spectral norm, where that was chosen."""
+        networks = self.networks()
+        if self.options.spectral_norm:
+            for name in self.discriminators():
+                add_spectral_norm(networks[name])
+        return networks
+
+    def discriminators(self) -> list[str]:
+        """Names of the networks that judge: those of the players that nothing is exported of."""
+        judges = [player for player in self.players().values() if not player.averaged]
+        return [name for player in judges for name in player.networks]
+
     def generate(self, live: Live, batch: Batch) -> Batch:
         """Run the generators on a batch: at least {"fake": ...}."""
+        return {"fake": _call(live.networks["G"], batch["z"], batch)}
 
-    @abstractmethod
     def discriminate(self, live: Live, sample: Tree, batch: Batch) -> Tree:
         """Run the discriminators on an augmented sample: a tree of logits."""
+        return _call(live.networks["D"], sample, batch)
 
-    @abstractmethod
     def graphs(self) -> dict[str, Graph]:
         """The functions that can be exported, the main one first."""
+        inputs = (self.latent_field(), *self.label_fields())
+        output = sample_field(self.data)
+        return {output.name: Graph(inputs, (output,), lambda nets: nets["G"], self.classes)}
+
+    def latent_field(self, name: str = "z") -> Field:
+        """z, drawn as the option `latents` says."""
+        draw = Draw("normal")
+        if self.options.latents == "uniform":
+            draw = Draw("uniform", low=-1.0, high=1.0)
+        return Field(name, (self.options.latent,), "latent", draw=draw)
+
+    def label_fields(self, name: str = "label") -> tuple[Field, ...]:
+        """The label, where there are classes."""
+        if not self.classes:
+            return ()
+        last = float(len(self.classes) - 1)
+        return (Field(name, (), "label", "int64", (0.0, last), Draw("choice", stream=1)),)
+
+    @property
+    def loss(self) -> AdversarialLoss:
+        return LOSSES[self.options.loss].smoothed(self.options.label_smoothing)
 
     def players(self) -> dict[str, Player]:
-        """One D and one G with the chosen adversarial loss, R1 and R2."""
+        """One D and one G with the chosen adversarial loss, penalties, optimisers and limits."""
         o = self.options
-        loss = LOSSES[o.loss]
-        penalties = [
-            Objective("r1", r1_penalty, o.r1 / 2, o.penalty_every, ("real",)),
-            Objective("r2", r2_penalty, o.r2 / 2, o.penalty_every, ("fake",)),
-        ]
-        d = [Objective("adversarial", loss.discriminator_objective)]
-        d += [penalty for penalty in penalties if penalty.weight]
-        g = [Objective("adversarial", loss.generator_objective)]
         betas = (o.beta1, o.beta2)
         return {
-            "D": Player(("D",), d, o.d_learning_rate, betas),
-            "G": Player(("G",), g, o.g_learning_rate, betas, averaged=True),
+            "D": Player(
+                ("D",),
+                [Objective("adversarial", self.loss.discriminator_objective), *self.penalties()],
+                o.d_learning_rate,
+                betas,
+                optimizer=o.optimizer,
+                weight_decay=o.d_weight_decay,
+                clip_gradient=o.clip_gradient,
+                skip_below=o.skip_d_below,
+                after=(self.clip_weights,) if o.clip_weights else (),
+            ),
+            "G": Player(
+                ("G",),
+                [Objective("adversarial", self.loss.generator_objective)],
+                o.g_learning_rate,
+                betas,
+                optimizer=o.optimizer,
+                clip_gradient=o.clip_gradient,
+                unroll=o.unroll,
+                averaged=True,
+            ),
         }
 
-    def accuracy(self, real: Tree, fake: Tree) -> tuple[float, float]:
-        """Shares of reals and fakes told right, from their logits."""
-        return accuracy(LOSSES[self.options.loss], real, fake)
+    def penalties(self) -> list[Objective]:
+        """D's further objectives, those of the options that weigh something."""
+        o = self.options
+        every = o.penalty_every
+        known = [
+            Objective("r1", r1_penalty, o.r1 / 2, every, ("real",)),
+            Objective("r2", r2_penalty, o.r2 / 2, every, ("fake",)),
+            Objective("gp", interpolated_gradient_penalty, o.gp, every),
+            Objective("roth", roth, o.roth / 2, every, ("real", "fake")),
+            Objective("drift", drift, o.drift),
+        ]
+        return [penalty for penalty in known if penalty.weight]
+
+    @torch.no_grad()
+    def clip_weights(self, live: Live) -> None:
+        """w <- clip(w, -c, c) for every weight of D (Arjovsky et al. 2017, algorithm 1, line 7)."""
+        c = self.options.clip_weights
+        for name in self.discriminators():
+            for parameter in live.networks[name].parameters():
+                parameter.clamp_(-c, c)
+
+    def readings(self, real: Tree, fake: Tree) -> dict[str, float]:
+        """What the logits of reals and fakes tell: shares told right, and a distance where the loss estimates one."""
+        told, chosen = accuracy(self.loss, real, fake), LOSSES[self.options.loss]
+        values = {"accuracy/real": told[0], "accuracy/fake": told[1]}
+        return values | ({"distance": distance(real, fake)} if chosen.distance else {})
 
     def augmentations(self) -> list[Augmentation]:
-        return []
+        """Those of the options, images first transformed, noise last."""
+        from .augment import AdaptiveAugmentation, DiffAugment, InstanceNoise
+
+        o, found = self.options, list[Augmentation]()
+        if o.ada or o.ada_target:
+            found.append(
+                AdaptiveAugmentation(
+                    o.ada, o.ada_target, o.ada_images, o.batch_size,
+                    colour=o.ada_colour, cutout=o.ada_cutout,
+                )
+            )  # fmt: skip
+        if o.diffaugment:
+            found.append(DiffAugment(tuple(o.diffaugment.split(","))))
+        if o.instance_noise:
+            found.append(InstanceNoise())
+        return found
+
+    def turns(self) -> tuple[Turn, ...]:
+        """D, then G."""
+        return Turn("D", self.options.d_moves), Turn("G", reuse=self.options.fakes == "reused")
+
+    def schedules(self) -> dict[str, Callable[[float], float]]:
+        """Falling rates, noise and Roth's penalty, where the options have them."""
+        o, found = self.options, dict[str, Callable[[float], float]]()
+        if o.decay_share:
+            found["learning_rate"] = lambda t: min(1.0, (1.0 - t) / o.decay_share)
+        if o.instance_noise:
+            share = o.instance_noise_share
+            found["instance_noise"] = lambda t: o.instance_noise * max(0.0, 1.0 - t / share)
+        if o.roth:
+            found["weight/roth"] = lambda t: 0.01**t  # as in the authors' code
+        return found
 
     def stages(self) -> list[Stage]:
-        share = self.options.decay_share
-        schedules = {"learning_rate": lambda t: min(1.0, (1.0 - t) / share)} if share else {}
-        return [Stage((Turn("D", self.options.d_moves), Turn("G")), schedules=schedules)]
+        return [Stage(self.turns(), schedules=self.schedules())]
 
     def metrics(self) -> list[Metric] | None:
-        """None: coverage in random features, the default for images."""
+        """None: coverage in random features, the default for images, in the points themselves for points."""
         return None
 
 
-def r1_penalty(live: Live, batch: Batch) -> Tensor:
-    """E ||grad_x D(x)||^2 on reals (Mescheder et al. 2018, eq. 9, without gamma/2)."""
-    return squared_gradient_norm(live.logits("real", batch), batch["real"])
+def _call(network: nn.Module, first: Tree, batch: Batch) -> Tree:
+    """The network on its first argument, and on the label where there is one."""
+    return network(first, batch["label"]) if "label" in batch else network(first)
 
 
-def r2_penalty(live: Live, batch: Batch) -> Tensor:
-    """E ||grad_x D(x)||^2 on fakes."""
-    return squared_gradient_norm(live.logits("fake", batch), batch["fake"])
+def sample_field(data: DataInfo) -> Field:
+    """The output of a generator of such samples: an image in [-1, 1], or points."""
+    return image_field(data) if data.kind == "image" else Field("points", data.shape, "points")
 
 
 def image_field(data: DataInfo, name: str = "image") -> Field:
@@ -241,4 +377,4 @@ def parameter_count(network: nn.Module) -> int:
 def build_on_meta(system: System) -> dict[str, nn.Module]:
     """The system's networks without memory, to count parameters."""
     with torch.device("meta"):
-        return system.networks()
+        return system.build()

@@ -26,3 +26,12 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     if isinstance(tree, dict):
         return {key: tree_map(function, branch) for key, branch in tree.items()}
     return type(tree)(tree_map(function, branch) for branch in tree)
+
+
+def tree_zip(function: Callable[[Tensor, Tensor], Tensor], a: Tree, b: Tree) -> Tree:
+    """The tree of `function` applied to every pair of tensors of two trees of one form."""
+    if isinstance(a, Tensor):
+        return function(a, b)
+    if isinstance(a, dict):
+        return {key: tree_zip(function, branch, b[key]) for key, branch in a.items()}
+    return type(a)(tree_zip(function, x, y) for x, y in zip(a, b, strict=True))

@@ -1,4 +1,4 @@
-"""The uint8 formula, grids, and image files that another program reads back."""
+"""The uint8 formula, grids, plots of points, and image files that another program reads back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gan.runtime import InputError, images
-from gan.runtime.images import grid, quantize, save, save_all, to_pil
+from gan.runtime.images import grid, quantize, save, save_all, scatter, to_pil
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -169,6 +169,46 @@ def test_an_image_that_is_a_view_is_written_as_it_looks(tmp_path: Path, suffix: 
         np.testing.assert_array_equal(np.array(image.convert("RGB")), array)
 
 
+def test_points_are_drawn_dark_on_white_with_x_to_the_right_and_y_upwards() -> None:
+    plot = scatter(np.array([[0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5]], np.float32), size=100, extent=1)
+    assert plot.dtype == np.uint8 and plot.shape == (100, 100, 1)
+    dark = {(row, column) for row, column in np.argwhere(plot[:, :, 0] < 255).tolist()}
+    places = [(25, 75), (25, 25)]  # three quarters to the right, one quarter down; its mirror image
+    assert dark == {(r + i, c + j) for r, c in places for i in (0, 1) for j in (0, 1)}
+    once, twice = plot[25, 75, 0], plot[25, 25, 0]
+    assert 255 > once > twice > 0  # where more points lie it is darker
+
+
+def test_a_plot_is_as_wide_as_nearly_all_of_the_points_need() -> None:
+    points = RandomState(0).uniform(-1, 1, (2_000, 2))
+    for scale in (1e-3, 1.0, 1e3):
+        assert np.array_equal(scatter(scale * points), scatter(points))
+    far = np.concatenate([points, [[1e30, 0.0], [0.0, -1e30]]])  # two in 2,000 do not decide
+    assert (scatter(far) < 255).mean() > 0.05
+    rows, columns = np.nonzero(scatter(points)[:, :, 0] < 255)
+    assert min(rows.min(), columns.min()) > 0 and max(rows.max(), columns.max()) < 383
+
+
+def test_points_beyond_the_plot_are_left_out() -> None:
+    beyond = np.array([[1.5, 0.0], [0.0, 1.5], [-1.5, 0.0], [0.0, -1.5]])
+    assert (scatter(beyond, size=50, extent=1) == 255).all()
+
+
+def test_points_of_one_or_three_numbers_are_drawn_by_their_first_two() -> None:
+    line, deep = np.array([[0.5], [-0.25]]), np.array([[0.5, 0.0, 9.0], [-0.25, 0.0, -9.0]])
+    flat = scatter(np.array([[0.5, 0.0], [-0.25, 0.0]]), extent=1)
+    assert np.array_equal(scatter(line, extent=1), flat)
+    assert np.array_equal(scatter(deep, extent=1), flat)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((0, 2)), np.array([[0.0, np.nan]]), np.array([[np.inf, 0.0]])]
+)
+def test_what_are_no_finite_points_is_refused(bad: NDArray[Any]) -> None:
+    with pytest.raises(InputError, match="Points were not drawn"):
+        scatter(bad)
+
+
 @pytest.mark.parametrize("name", ["image.jpg", "image", "png", "image.png.txt"])
 def test_another_suffix_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"Use one of \.png, \.webp"):
@@ -252,3 +292,47 @@ def test_a_source_that_fails_is_an_error_and_no_image_is_half_written(tmp_path: 
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
             np.testing.assert_array_equal(np.array(image), picture(3, int(path.stem)))
+
+
+def dark(plot: images.Pixels) -> set[tuple[int, int]]:
+    """(row, column) of every pixel of a plot that is not white."""
+    return {(int(row), int(column)) for row, column in np.argwhere(plot[:, :, 0] < 255)}
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "seen"),
+    [
+        (-1.0, 0.0, {(10, 0), (10, 1), (11, 0), (11, 1)}),  # the outermost pixels
+        (0.0, 1.0, {(0, 10), (0, 11), (1, 10), (1, 11)}),
+        (0.95, -0.95, {(19, 19)}),
+        (-1.04, 0.0, set()),  # outside, if by less than a pixel of 0.1
+        (1.04, 0.0, set()),
+        (0.0, 1.04, set()),
+        (0.0, -1.04, set()),
+    ],
+)
+def test_a_plot_ends_where_its_extent_does_on_all_four_sides(
+    x: float, y: float, seen: set[tuple[int, int]]
+) -> None:
+    assert dark(scatter(np.array([[x, y]]), size=20, extent=1.0)) == seen
+
+
+def test_by_default_a_plot_shows_a_tenth_more_than_98_in_100_points_need() -> None:
+    points = np.stack([np.arange(101.0), np.zeros(101)], 1)  # 98 in 100 lie within 98
+    points[::2, 0] *= -1
+    plot = scatter(points, size=200)
+    assert (plot == scatter(points, size=200, extent=107.8)).all()
+    assert (plot != scatter(points, size=200, extent=106.0)).any()
+
+
+def test_points_that_all_lie_at_the_origin_are_one_spot() -> None:
+    plot = scatter(np.zeros((5, 2)), size=20)
+    assert dark(plot) == {(10, 10), (10, 11), (11, 10), (11, 11)}
+    assert plot.min() < scatter(np.zeros((1, 2)), size=20).min()
+
+
+@pytest.mark.parametrize("shape", [(0,), (4, 0), (0, 3)])
+def test_no_points_at_all_are_refused_with_their_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"Give finite points \[N, D\]") as caught:
+        scatter(np.zeros(shape))
+    assert f"shape {shape}" in caught.value.seen

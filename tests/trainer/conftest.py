@@ -16,14 +16,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gan.runtime.signature import Draw, Field
+from gan.trainer.builtin import digits
 from gan.trainer.checkpoint import Checkpoint
 from gan.trainer.config import Config
-from gan.trainer.data import Dataset, digits
+from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
 from gan.trainer.loop import Outcome, train
+from gan.trainer.options import Options
 from gan.trainer.request import Request
-from gan.trainer.system import Batch, Graph, Live, Options, System, Tree, image_field
+from gan.trainer.system import Batch, Graph, Live, System, image_field
 from gan.trainer.systems import SystemSource
+from gan.trainer.trees import Tree
 
 CPU = torch.device("cpu")
 
@@ -85,7 +88,9 @@ def images(count: int = 24, size: int = 8, classes: int = 0) -> Dataset:
     return Dataset("noise", pixels, labels, tuple(f"c{i}" for i in range(classes)))
 
 
-def config(steps: int = 10, seed: int = 0, ema_decay: float = 0.99, mirror: bool = False) -> Config:
+def config(
+    steps: int = 10, seed: int = 0, ema_decay: float | None = 0.99, mirror: bool = False
+) -> Config:
     return Config(
         system=SystemSource("point"),
         resolution=1,
@@ -105,7 +110,7 @@ def training(
     options: Options | None = None,
     steps: int = 10,
     seed: int = 0,
-    ema_decay: float = 0.99,
+    ema_decay: float | None = 0.99,
     mirror: bool = False,
 ) -> Training:
     """A training on the CPU that has not begun; by default of `Point` on twelve points."""

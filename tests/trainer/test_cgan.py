@@ -15,7 +15,7 @@ from gan.trainer.systems.cgan import CGAN
 
 from .conftest import TINY, images, training
 
-DATA = DataInfo(1, 8, 8, ("a", "b", "c"))
+DATA = DataInfo((1, 8, 8), ("a", "b", "c"))
 GIVEN = {name: value for name, value in TINY.items() if name != "resolution"}
 
 
@@ -57,7 +57,7 @@ def test_the_logit_is_that_of_the_image_plus_a_projection_on_the_class() -> None
 
 def test_labels_are_required() -> None:
     with pytest.raises(InputError, match="cgan needs labels"):
-        make_options(CGAN, DataInfo(1, 8, 8), {})
+        make_options(CGAN, DataInfo((1, 8, 8)), {})
 
 
 def test_no_batch_norm_in_d_and_r1_instead() -> None:
@@ -80,7 +80,7 @@ def test_training_pairs_each_image_with_its_own_label(monkeypatch: pytest.Monkey
     for _ in range(6):
         live.run_step()
     assert data.labels is not None
-    pictures = [image.tobytes() for image in data.pixels]
+    pictures = [image.tobytes() for image in data.samples]
     known = dict(zip(pictures, data.labels.tolist(), strict=True))
     matched = 0
     for sample, labels in pairs:

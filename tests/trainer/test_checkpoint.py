@@ -30,6 +30,7 @@ from gan.trainer.checkpoint import (
 from gan.trainer.config import Config
 from gan.trainer.loop import train
 from gan.trainer.request import plan
+from gan.trainer.system import DataInfo
 
 from .conftest import Run, same, tiny_request
 
@@ -62,7 +63,7 @@ def test_what_is_saved_is_loaded(file: Path, content: dict[str, Any], tmp_path: 
     assert same(again.content, content) and again.path == tmp_path / "model.pt"
     assert again.config == Config.from_dict(content["config"])
     assert (again.step, again.finished, again.threads) == (3, False, 1)
-    assert again.data.classes == ("0", "1", "2", "3")
+    assert again.data == DataInfo((1, 8, 8), ("0", "1", "2", "3"), "image")
     assert (again.data.channels, again.data.height, again.data.width) == (1, 8, 8)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
@@ -75,6 +76,8 @@ def test_it_holds_the_whole_run(content: dict[str, Any]) -> None:
     assert content["progress"] == progress
     assert content["health"] == {"skipped": 0, "skipped_in_a_row": {"D": 0, "G": 0}}
     assert content["data"]["count"] == 48 and content["data"]["name"] == "digits8"
+    info = {"shape": [1, 8, 8], "classes": ["0", "1", "2", "3"], "kind": "image"}
+    assert content["data"]["info"] == info
     signature = Signature.from_json(content["signature"]["image"])
     assert signature.classes == ("0", "1", "2", "3")
     moments = content["optimizers"]["G"]["state"]
@@ -208,7 +211,8 @@ def test_a_damaged_checkpoint_is_refused_or_read_and_never_a_crash(
         {},
         {"format": torch.ones(2)},
         {"format": True},
-        {"format": "1"},
+        {"format": "2"},
+        {"format": 2.0},
     ],
 )
 def test_a_foreign_save_is_refused(tmp_path: Path, foreign: Any) -> None:
@@ -216,11 +220,11 @@ def test_a_foreign_save_is_refused(tmp_path: Path, foreign: Any) -> None:
         Checkpoint.load(written(tmp_path, foreign))
 
 
-@pytest.mark.parametrize("number", [0, 2, None, -1])
+@pytest.mark.parametrize("number", [0, 1, 3, None, -1])
 def test_another_format_is_refused_by_its_number(
     content: dict[str, Any], tmp_path: Path, number: Any
 ) -> None:
-    with pytest.raises(CheckpointError, match=f"format {number}.*reads format 1"):
+    with pytest.raises(CheckpointError, match=f"format {number}.*reads format 2"):
         Checkpoint.load(written(tmp_path, {**content, "format": number}))
 
 
@@ -242,7 +246,12 @@ def test_a_missing_section_is_named(content: dict[str, Any], tmp_path: Path, sec
         ("metrics", "best", {"value": "high"}), ("networks", "G", 5), ("averaged", "X", {"w": 1}),
         ("signature", "image", "{"), ("signature", "image", 5), ("data", "name", None),
         ("data", "digest", 5), ("data", "count", None), ("progress", "images_seen", "x"),
-        ("threads", "processes", 0),
+        ("threads", "processes", 0), *(("data", "info", info) for info in (
+            {"shape": [1, 8, 8]}, {"shape": [1, 8, 8], "classes": [], "kind": "sound"},
+            {"shape": [8, 8], "classes": [], "kind": "image"}, {"shape": [2, 2], "classes": [], "kind": "points"},
+            {"shape": [1, 0, 8], "classes": []}, {"shape": [1, 8.0, 8], "classes": []}, {"shape": 8, "classes": []},
+            {"shape": [1, 8, 8], "classes": [0]}, {"shape": [1, 8, 8], "classes": [], "width": 8},
+        )),
     ],
 )  # fmt: skip
 def test_damage_is_found_when_a_checkpoint_is_loaded_and_not_later(

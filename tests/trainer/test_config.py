@@ -15,21 +15,21 @@ from gan.trainer.config import (
     Config,
     check_type,
     default_ema_decay,
-    for_steps,
     make_config,
     make_options,
     parse_setting,
     resume_config,
 )
 from gan.trainer.losses import LOSSES
+from gan.trainer.options import Options
 from gan.trainer.request import plan
-from gan.trainer.system import DataInfo, Options, System
+from gan.trainer.system import DataInfo, System
 from gan.trainer.systems import SystemSource, load
 
 from .conftest import Point, tiny_request
 
-DATA = DataInfo(1, 28, 28, ("a", "b"))
-PLAIN = DataInfo(3, 64, 64)
+DATA = DataInfo((1, 28, 28), ("a", "b"))
+PLAIN = DataInfo((3, 64, 64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,10 @@ class Own(Point):
     options_type = OwnOptions
 
 
+class OfPoints(Own):
+    kinds = ("points",)
+
+
 def make(given: dict[str, Any] | None = None, kind: type[System] = Own, **rest: Any) -> Config:
     data = rest.pop("data", PLAIN)
     return make_config(kind, SystemSource(kind.name), data, given or {}, **{"steps": 500, **rest})
@@ -60,11 +64,15 @@ def test_every_value_is_resolved_from_the_preset() -> None:
     config = make()
     assert config.flat() == {
         "system": "own", "resolution": 64, "channels": 3, "fit": None, "mirror": False, "steps": 500,
-        "seed": 0, "ema_decay": 0.99, "loss": "non-saturating", "r1": 0.0, "r2": 0.0,
-        "penalty_every": 1, "g_learning_rate": 2e-4, "d_learning_rate": 2e-4, "beta1": 0.5,
-        "beta2": 0.999, "decay_share": 0.0, "d_moves": 1, "labels": True, "latent": 100,
-        "batch_size": 64, "count": 3, "rate": 0.5, "flag": False, "word": "x", "kind": "soft",
-        "level": 1, "cut": None, "top": 7,
+        "seed": 0, "ema_decay": None, "loss": "non-saturating", "label_smoothing": 0.0, "r1": 0.0, "r2": 0.0,
+        "gp": 0.0, "roth": 0.0, "drift": 0.0, "penalty_every": 1, "clip_weights": 0.0, "d_weight_decay": 0.0,
+        "spectral_norm": False, "minibatch_deviation": False, "instance_noise": 0.0, "instance_noise_share": 0.5,
+        "diffaugment": "", "ada": 0.0, "ada_target": 0.0, "ada_images": 500_000, "ada_colour": 1.0,
+        "ada_cutout": 0.0, "optimizer": "adam", "g_learning_rate": 2e-4, "d_learning_rate": 2e-4, "beta1": 0.5,
+        "beta2": 0.999, "decay_share": 0.0, "d_moves": 1, "skip_d_below": 0.0, "unroll": 0, "fakes": "fresh",
+        "clip_gradient": 0.0, "accumulate": 1, "batch_size": 64, "labels": True, "latents": "normal",
+        "latent": 100, "width": 64, "embedding": 32, "projection": 128, "count": 3, "rate": 0.5, "flag": False,
+        "word": "x", "kind": "soft", "level": 1, "cut": None, "top": 7,
     }  # fmt: skip
     assert Config.from_dict(config.to_dict()) == config
 
@@ -72,10 +80,15 @@ def test_every_value_is_resolved_from_the_preset() -> None:
 def test_every_value_can_be_given() -> None:
     given: dict[str, Any] = {
         "fit": "pad", "mirror": True, "steps": 9, "seed": 2**64 - 1, "ema_decay": 0.5, "loss": "hinge",
-        "r1": 2.0, "r2": 3.0, "penalty_every": 4, "g_learning_rate": 1e-3, "d_learning_rate": 1e-2,
-        "beta1": 0.0, "beta2": 0.9, "decay_share": 0.25, "d_moves": 5, "labels": False, "latent": 8,
-        "batch_size": 2, "count": 1, "rate": 2.5, "flag": True, "word": "y", "kind": "hard",
-        "level": 2, "cut": 1.5, "top": 1,
+        "label_smoothing": 0.25, "r1": 2.0, "r2": 3.0, "gp": 10.0, "roth": 0.1, "drift": 1e-3,
+        "penalty_every": 4, "clip_weights": 0.01, "d_weight_decay": 1e-4, "spectral_norm": True,
+        "minibatch_deviation": True, "instance_noise": 0.2, "instance_noise_share": 1.0,
+        "diffaugment": "color,cutout", "ada": 0.5, "ada_target": 0.6, "ada_images": 1000, "ada_colour": 0.5,
+        "ada_cutout": 1.0, "optimizer": "rmsprop", "g_learning_rate": 1e-3, "d_learning_rate": 1e-2,
+        "beta1": 0.0, "beta2": 0.9, "decay_share": 0.25, "d_moves": 5, "skip_d_below": 0.1, "unroll": 5,
+        "fakes": "reused", "clip_gradient": 2.0, "accumulate": 2, "batch_size": 2, "labels": False,
+        "latents": "uniform", "latent": 8, "width": 4, "embedding": 2, "projection": 3, "count": 1, "rate": 2.5,
+        "flag": True, "word": "y", "kind": "hard", "level": 2, "cut": 1.5, "top": 1,
     }  # fmt: skip
     config = make(given)
     assert config.flat() == given | {"system": "own", "resolution": 64, "channels": 3}
@@ -98,9 +111,34 @@ def test_the_average_of_a_short_run_forgets_faster() -> None:
     assert default_ema_decay(1) == default_ema_decay(1500) == 0.99
     assert default_ema_decay(3000) == pytest.approx(0.995)
     assert default_ema_decay(15_000) == default_ema_decay(10**6) == 0.999
-    assert for_steps(make(), 3000, {}).ema_decay == pytest.approx(0.995)
-    assert for_steps(make({"ema_decay": 0.7}), 3000, {"ema_decay": 0.7}).ema_decay == 0.7
-    assert for_steps(make(), 3000, {}).steps == 3000
+
+
+def test_the_average_has_no_decay_of_its_own_unless_one_is_chosen() -> None:
+    for steps in (100, 10**6):
+        assert make(steps=steps).ema_decay is None
+        assert make({"ema_decay": 0.7}, steps=steps).ema_decay == 0.7
+
+
+def test_points_have_neither_resolution_nor_channels() -> None:
+    config = make(data=DataInfo((2,), kind="points"), kind=OfPoints)
+    assert config.resolution is None and config.channels is None
+    assert Config.from_dict(config.to_dict()) == config
+
+
+def test_data_of_another_kind_than_a_systems_is_refused() -> None:
+    points, images = DataInfo((2,), kind="points"), PLAIN
+    with pytest.raises(InputError, match=r"own cannot.*samples that are points.*It takes images"):
+        make(data=points)
+    with pytest.raises(InputError, match=r"samples that are images.*It takes points"):
+        make(data=images, kind=OfPoints)
+
+    class Tall(Own):
+        @classmethod
+        def preset(cls, data: DataInfo) -> Options:
+            return OwnOptions(count=data.height)  # which points do not have
+
+    with pytest.raises(InputError, match="It takes images"):
+        make(data=points, kind=Tall)
 
 
 WRONG: list[tuple[str, Any]] = [
@@ -115,7 +153,12 @@ WRONG: list[tuple[str, Any]] = [
     ("d_learning_rate", float("nan")), ("d_learning_rate", float("inf")), ("r1", -1.0), ("r2", float("inf")),
     ("r1", "strong"), ("beta1", 1.0), ("beta2", -0.1), ("decay_share", 1.5), ("labels", "maybe"),
     ("kind", "medium"), ("level", 3), ("level", "soft"), ("rate", 10**400), ("cut", "no"),
-    ("flag", 7), ("word", None),
+    ("flag", 7), ("word", None), ("label_smoothing", 0.5), ("gp", -1.0), ("roth", float("nan")), ("drift", -1e-9),
+    ("clip_weights", -0.01), ("d_weight_decay", float("inf")), ("spectral_norm", "perhaps"),
+    ("instance_noise", -1.0), ("instance_noise_share", 0.0), ("instance_noise_share", 1.01), ("ada", 1.01),
+    ("ada_target", 1.0), ("ada_images", 0), ("ada_colour", 2.0), ("optimizer", "lion"), ("skip_d_below", -0.1),
+    ("unroll", 101), ("unroll", -1), ("fakes", "old"), ("clip_gradient", -1.0), ("accumulate", 0),
+    ("latents", "cauchy"), ("width", 0), ("embedding", 0), ("projection", 2**16),
 ]  # fmt: skip
 
 
@@ -126,6 +169,21 @@ def test_wrong_names_types_and_ranges_are_refused(name: str, value: Any) -> None
     message = str(caught.value)
     assert name in message or str(value) in message
     assert caught.value.repair
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("d_moves", 0, "a number above 0"), ("r1", -1.0, "0 or more"), ("beta1", 1.0, "a number in [0, 1)"),
+        ("ema_decay", 1.0, "a number in [0, 1)"), ("ada", 2.0, "a number in [0, 1]"), ("steps", 0, "1 to 1,000,000,000"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_answered_with_the_range(
+    name: str, value: float, allowed: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        make({name: value})
+    assert caught.value.repair == f"Give {allowed}"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +291,15 @@ def test_steps_may_grow_but_not_shrink_unnamed() -> None:
     with pytest.raises(CheckpointError, match=r"steps 100 \(now 99\)"):
         resume_config(stored, {"steps": 99}, ())
     assert resume_config(stored, {"steps": 99}, ("steps",)).steps == 99
-    assert resume_config(stored, {"steps": 101}, ()).ema_decay == stored.ema_decay
+
+
+def test_growing_steps_leave_a_chosen_decay_and_one_that_was_not_chosen_as_they_are() -> None:
+    assert resume_config(make({"steps": 100}), {"steps": 10**6}, ()).ema_decay is None
+    chosen = make({"steps": 100, "ema_decay": 0.7})
+    assert resume_config(chosen, {"steps": 10**6}, ()).ema_decay == 0.7
+    with pytest.raises(CheckpointError, match=r"ema_decay None \(now 0\.5\)"):
+        resume_config(make(), {"ema_decay": 0.5}, ())
+    assert resume_config(make(), {"ema_decay": 0.5}, ("ema_decay",)).ema_decay == 0.5
 
 
 def test_an_accepted_value_must_still_be_a_possible_one() -> None:
@@ -255,13 +321,13 @@ JUNK: dict[str, list[Any]] = {
         {"name": "a", "file": 1},
         {"name": "a", "path": "b"},
     ],
-    "resolution": [None, "x", 0, -1, 2.5, [], True],
-    "channels": [None, "x", 2, []],
+    "resolution": ["x", 0, -1, 2.5, [], True],
+    "channels": ["x", 2, []],
     "fit": ["x", 1, []],
     "mirror": [None, "x", 7, []],
     "steps": [None, "x", 0, -1, {}],
     "seed": [None, "x", -1, 2**64],
-    "ema_decay": [None, "x", 1.0, float("nan")],
+    "ema_decay": ["x", 1.0, float("nan")],
     "options": [None, "x", 3, [1], {3: 1}, {"r1": []}, {"r1": torch.zeros(2)}],
 }
 
@@ -273,8 +339,13 @@ def test_a_damaged_configuration_is_refused(name: str) -> None:
     for value in JUNK[name]:
         with pytest.raises(CheckpointError, match="configuration cannot be read"):
             Config.from_dict({**whole, name: value})
-    if name != "fit":  # None, no fit, is a value like any other
-        with pytest.raises(CheckpointError, match="configuration cannot be read"):
-            Config.from_dict({key: value for key, value in whole.items() if key != name})
+    with pytest.raises(CheckpointError, match="configuration cannot be read"):
+        Config.from_dict({key: value for key, value in whole.items() if key != name})
     with pytest.raises(CheckpointError, match="configuration cannot be read"):
         Config.from_dict({**whole, "extra": 1})
+
+
+def test_what_was_not_chosen_is_a_value_like_any_other() -> None:
+    whole = make().to_dict()
+    for name in ("resolution", "channels", "fit", "ema_decay"):
+        assert Config.from_dict({**whole, name: None}).flat()[name] is None

@@ -17,15 +17,12 @@ import torch
 from PIL import Image
 
 from gan.runtime.errors import DatasetError
+from gan.trainer import builtin
 from gan.trainer import data as module
-from gan.trainer.data import (
-    DIGITS,
-    Dataset,
-    default_resolution,
-    digits,
-    load_dataset,
-    source_name,
-)
+from gan.trainer.builtin import DIGITS, digits
+from gan.trainer.data import classes_of, load_dataset, source_name
+from gan.trainer.dataset import Dataset
+from gan.trainer.system import DataInfo
 
 from .conftest import CPU, encoded
 
@@ -66,17 +63,17 @@ def test_sub_folders_are_classes_in_natural_order(tmp_path: Path) -> None:
     # files in the order of their names: 1/d, 1/deep/er/e, 10/a, 2/b, 2/c
     assert data.labels is not None and data.labels.dtype == np.int64
     assert data.labels.tolist() == [0, 0, 2, 1, 1]
-    assert data.pixels.shape == (5, 3, 8, 8)
-    assert np.array_equal(data.pixels[2], picture(0).transpose(2, 0, 1))
-    assert np.array_equal(data.pixels[4], picture(2).transpose(2, 0, 1))
-    assert data.info.classes == data.classes
+    assert data.samples.shape == (5, 3, 8, 8)
+    assert np.array_equal(data.samples[2], picture(0).transpose(2, 0, 1))
+    assert np.array_equal(data.samples[4], picture(2).transpose(2, 0, 1))
+    assert data.info == DataInfo((3, 8, 8), data.classes, "image")
     assert (data.info.channels, data.info.height, data.info.width) == (3, 8, 8)
 
 
 def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
     data = load(write_folder(tmp_path, {f"{i}.png": encoded(picture(i)) for i in (3, 1, 2)}))
     assert (data.classes, data.labels, len(data)) == ((), None, 3)
-    assert np.array_equal(data.pixels[0], picture(1).transpose(2, 0, 1))
+    assert np.array_equal(data.samples[0], picture(1).transpose(2, 0, 1))
 
 
 def test_one_sub_folder_alone_makes_no_classes(tmp_path: Path) -> None:
@@ -125,7 +122,7 @@ def test_a_zip_of_a_folder_is_the_same_data(tmp_path: Path, compression: int) ->
     zipped = load(write_zip(tmp_path / "pets.zip", shuffled, compression=compression))
     assert zipped.name == folder.name == "pets"
     assert zipped.classes == folder.classes and zipped.digest == folder.digest
-    assert np.array_equal(zipped.pixels, folder.pixels)
+    assert np.array_equal(zipped.samples, folder.samples)
     assert zipped.labels is not None and folder.labels is not None
     assert zipped.labels.tolist() == folder.labels.tolist()
 
@@ -136,7 +133,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     for path in (write_folder(tmp_path / "a", files), write_zip(tmp_path / "a.zip", files)):
         one, eight = load(path, workers=1), load(path, workers=8)
         assert len(one) == 60
-        assert np.array_equal(one.pixels, eight.pixels)
+        assert np.array_equal(one.samples, eight.samples)
         assert one.digest == eight.digest and one.skipped == eight.skipped
 
 
@@ -171,17 +168,17 @@ def test_any_change_of_pixels_labels_or_classes_changes_the_digest(tmp_path: Pat
 def test_all_grey_images_give_one_channel_and_any_other_three(tmp_path: Path) -> None:
     grey = {f"{i}.png": encoded(picture(i, channels=1)) for i in range(3)}
     data = load(write_folder(tmp_path / "grey", grey))
-    assert data.pixels.shape == (3, 1, 8, 8)
-    assert np.array_equal(data.pixels[0, 0], picture(0, channels=1))
+    assert data.samples.shape == (3, 1, 8, 8)
+    assert np.array_equal(data.samples[0, 0], picture(0, channels=1))
     mixed = write_folder(tmp_path / "mixed", {**grey, "z.png": encoded(picture(0))})
-    assert load(mixed).pixels.shape == (4, 3, 8, 8)
-    assert load(mixed, channels=1).pixels.shape == (4, 1, 8, 8)
-    assert load(mixed, channels=4).pixels.shape == (4, 4, 8, 8)
+    assert load(mixed).samples.shape == (4, 3, 8, 8)
+    assert load(mixed, channels=1).samples.shape == (4, 1, 8, 8)
+    assert load(mixed, channels=4).samples.shape == (4, 4, 8, 8)
 
 
 def test_an_unreadable_file_does_not_decide_the_channels(tmp_path: Path) -> None:
     grey = {"a.png": encoded(picture(0, channels=1)), "b.png": b"", "c.png": b"GIF89a"}
-    assert load(write_folder(tmp_path, grey)).pixels.shape == (1, 1, 8, 8)
+    assert load(write_folder(tmp_path, grey)).samples.shape == (1, 1, 8, 8)
 
 
 def test_images_that_cannot_be_used_are_counted_by_reason_and_logged(
@@ -199,7 +196,7 @@ def test_images_that_cannot_be_used_are_counted_by_reason_and_logged(
         data = load(write_folder(tmp_path, files))
     assert data.skipped == {"not an image": 2, "damaged": 1}
     assert data.labels is not None and data.labels.tolist() == [0, 1]
-    assert np.array_equal(data.pixels[1], picture(2).transpose(2, 0, 1))
+    assert np.array_equal(data.samples[1], picture(2).transpose(2, 0, 1))
     logged = [record.getMessage() for record in caplog.records]
     assert logged.pop() == "Skipped 3 of 5 images: 2 x not an image, 1 x damaged"
     assert sorted(logged) == [
@@ -261,12 +258,12 @@ def test_pixels_beyond_the_memory_limit_live_in_a_file(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "a", files)
     memory = load(path)
     disk = load(path, memory_limit=21 * 3 * 8 * 8 - 1, scratch=tmp_path / "run" / "data")
-    assert isinstance(disk.pixels, np.memmap) and not isinstance(memory.pixels, np.memmap)
+    assert isinstance(disk.samples, np.memmap) and not isinstance(memory.samples, np.memmap)
     assert [file.stat().st_size for file in (tmp_path / "run" / "data").iterdir()] == [21 * 192]
-    assert np.array_equal(disk.pixels, memory.pixels) and disk.digest == memory.digest
+    assert np.array_equal(disk.samples, memory.samples) and disk.digest == memory.digest
     rows = torch.tensor([3, 1])
-    assert torch.equal(disk.images(rows, CPU), memory.images(rows, CPU))
-    assert not isinstance(load(path, memory_limit=21 * 192).pixels, np.memmap)
+    assert torch.equal(disk.samples_of(rows, CPU), memory.samples_of(rows, CPU))
+    assert not isinstance(load(path, memory_limit=21 * 192).samples, np.memmap)
 
 
 def test_a_second_process_in_one_folder_does_not_overwrite_the_pixels_of_the_first(
@@ -277,9 +274,9 @@ def test_a_second_process_in_one_folder_does_not_overwrite_the_pixels_of_the_fir
         for seed, name in ((0, "a"), (50, "b"))
     ]
     first = load(paths[0], memory_limit=10, scratch=tmp_path / "run")
-    before = np.array(first.pixels)
+    before = np.array(first.samples)
     load(paths[1], memory_limit=10, scratch=tmp_path / "run")
-    assert np.array_equal(first.pixels, before)
+    assert np.array_equal(first.samples, before)
 
 
 def test_pixels_beyond_the_memory_limit_without_a_folder_are_an_error(tmp_path: Path) -> None:
@@ -402,21 +399,23 @@ def test_the_digits_are_split_once_and_for_all() -> None:
 
 
 def test_the_digits_need_no_path() -> None:
-    data = load_dataset(None, resolution=28)
-    assert data.name == source_name(None) == "digits" and data.classes == tuple("0123456789")
-    assert data.pixels.shape == (7000, 1, 28, 28) and default_resolution(None) == 28
+    data = load_dataset(None)
+    assert data.name == source_name(None) == "digits"
+    assert data.classes == classes_of(None) == tuple("0123456789")
+    assert data.samples.shape == (7000, 1, 28, 28)
     assert data.labels is not None and np.bincount(data.labels).min() > 500
+    assert data.digest == load_dataset(None, resolution=28, channels=1).digest
 
 
 def test_the_digits_come_in_other_sizes_and_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, labels = digits("train")
-    monkeypatch.setattr(module, "digits", lambda split: (pixels[:30], labels[:30]))
+    monkeypatch.setattr(builtin, "digits", lambda split: (pixels[:30], labels[:30]))
     small = load_dataset(None, resolution=14)
-    assert small.pixels.shape == (30, 1, 14, 14)
+    assert small.samples.shape == (30, 1, 14, 14)
     halves = pixels[:30].reshape(30, 14, 2, 14, 2).mean((2, 4))
-    assert np.abs(small.pixels[:, 0] - halves).mean() < 8
+    assert np.abs(small.samples[:, 0] - halves).mean() < 8
     colour = load_dataset(None, resolution=28, channels=3)
-    assert np.array_equal(colour.pixels, np.repeat(pixels[:30, None], 3, 1))
+    assert np.array_equal(colour.samples, np.repeat(pixels[:30, None], 3, 1))
     assert colour.labels is not None and np.array_equal(colour.labels, labels[:30])
 
 
@@ -425,13 +424,27 @@ def test_names_come_from_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path / "photos")
     assert source_name(".") == "photos"
-    assert default_resolution(".") == 64
+
+
+def test_images_have_64_pixels_a_side_unless_others_are_asked_for(tmp_path: Path) -> None:
+    path = write_folder(tmp_path, {"a.png": encoded(picture(0))})
+    assert load_dataset(path).samples.shape == (1, 3, 64, 64)
+    assert load_dataset(path, resolution=8).samples.shape == (1, 3, 8, 8)
+
+
+def test_classes_are_known_before_an_image_is_decoded(tmp_path: Path) -> None:
+    junk = dict.fromkeys(PICTURES, b"not an image")
+    assert classes_of(write_folder(tmp_path / "a", junk)) == ("1", "2", "10")
+    assert classes_of(write_zip(tmp_path / "a.zip", junk)) == ("1", "2", "10")
+    assert classes_of(write_folder(tmp_path / "b", {"a.png": b""})) == ()
+    with pytest.raises(DatasetError, match="no such file"):
+        classes_of(str(tmp_path / "none"))
 
 
 def test_images_reach_the_device_in_minus_one_to_one() -> None:
     pixels = np.array([0, 51, 127, 128, 255], np.uint8).reshape(5, 1, 1, 1)
     data = Dataset("x", pixels, np.arange(5), ("a", "b"))
-    values = data.images(torch.tensor([4, 0, 1, 3, 2]), CPU)
+    values = data.samples_of(torch.tensor([4, 0, 1, 3, 2]), CPU)
     assert values.shape == (5, 1, 1, 1) and values.dtype == torch.float32
     expected = [1.0, -1.0, -0.6, 128 / 127.5 - 1, 127 / 127.5 - 1]
     assert values.flatten().tolist() == pytest.approx(expected, abs=1e-6)

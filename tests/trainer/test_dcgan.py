@@ -16,7 +16,7 @@ from gan.trainer.layers import MinibatchDeviation
 from gan.trainer.system import DataInfo, build_on_meta, parameter_count
 from gan.trainer.systems.dcgan import DCGAN, Upsample, plan
 
-COLOUR = DataInfo(3, 64, 64)
+COLOUR = DataInfo((3, 64, 64))
 
 
 def system(data: DataInfo = COLOUR, **given: Any) -> DCGAN:
@@ -27,7 +27,7 @@ def system(data: DataInfo = COLOUR, **given: Any) -> DCGAN:
 def small(data: DataInfo | None = None, **given: Any) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     sizes = {"width": 4, "latent": 6, "embedding": 3, "projection": 5}
-    return system(data or DataInfo(1, 8, 8), **{**sizes, **given}).networks()
+    return system(data or DataInfo((1, 8, 8)), **{**sizes, **given}).networks()
 
 
 def flat(network: nn.Module) -> list[nn.Module]:
@@ -48,7 +48,7 @@ def test_the_preset_is_the_papers() -> None:
     assert 64 <= o.batch_size <= 128
 
 
-@pytest.mark.parametrize("data", [COLOUR, DataInfo(1, 28, 28), DataInfo(1, 28, 28, ("a", "b"))])
+@pytest.mark.parametrize("data", [COLOUR, DataInfo((1, 28, 28)), DataInfo((1, 28, 28), ("a", "b"))])
 @pytest.mark.parametrize("up", ["transpose", "resize"])
 def test_no_pooling_and_no_fully_connected_layer(data: DataInfo, up: str) -> None:
     for network in build_on_meta(system(data, up=up)).values():
@@ -60,7 +60,7 @@ def test_no_pooling_and_no_fully_connected_layer(data: DataInfo, up: str) -> Non
 @pytest.mark.parametrize("size", [8, 28, 64])
 @pytest.mark.parametrize("up", ["transpose", "resize"])
 def test_the_generator_normalises_everywhere_but_at_its_output(size: int, up: str) -> None:
-    layers = flat(build_on_meta(system(DataInfo(3, size, size), up=up))["G"])
+    layers = flat(build_on_meta(system(DataInfo((3, size, size)), up=up))["G"])
     kinds = [type(layer) for layer in layers if not isinstance(layer, nn.Upsample)]
     convolution = nn.ConvTranspose2d if up == "transpose" else nn.Conv2d
     hidden = kinds.count(nn.ReLU)
@@ -74,7 +74,7 @@ def test_the_generator_normalises_everywhere_but_at_its_output(size: int, up: st
 
 @pytest.mark.parametrize("size", [8, 28, 64])
 def test_the_discriminator_normalises_everywhere_but_at_its_input_and_logit(size: int) -> None:
-    kinds = [type(layer) for layer in flat(build_on_meta(system(DataInfo(3, size, size)))["D"])]
+    kinds = [type(layer) for layer in flat(build_on_meta(system(DataInfo((3, size, size))))["D"])]
     kinds = [kind for kind in kinds if kind is not nn.Identity]
     halvings = kinds.count(nn.LeakyReLU)
     first, middle, last = kinds[:2], kinds[2:-1], kinds[-1]
@@ -112,14 +112,14 @@ def test_minibatch_deviation_is_there_when_asked_for() -> None:
 def test_a_resolution_is_a_small_map_and_doublings(
     size: int, base: int, channels: list[int]
 ) -> None:
-    assert plan(DataInfo(3, size, size), 64) == (base, channels)
+    assert plan(DataInfo((3, size, size)), 64) == (base, channels)
     assert base * 2 ** len(channels) == size
 
 
 @pytest.mark.parametrize("size", [8, 12, 14, 20, 28, 48])
 @pytest.mark.parametrize("up", ["transpose", "resize"])
 def test_images_have_the_wanted_size_and_one_logit_each(size: int, up: str) -> None:
-    networks = small(DataInfo(3, size, size), up=up)
+    networks = small(DataInfo((3, size, size)), up=up)
     images = networks["G"](torch.randn(2, 6))
     assert images.shape == (2, 3, size, size)
     assert images.abs().max() <= 1
@@ -131,11 +131,11 @@ def test_images_have_the_wanted_size_and_one_logit_each(size: int, up: str) -> N
 )
 def test_other_resolutions_are_refused(height: int, width: int) -> None:
     with pytest.raises(InputError, match=f"{height} x {width} pixels.*28, 32, 48, 64"):
-        build_on_meta(system(DataInfo(1, height, width)))
+        build_on_meta(system(DataInfo((1, height, width))))
 
 
 def test_labels_enter_both_networks_and_the_signature_where_the_data_has_them() -> None:
-    data = DataInfo(1, 8, 8, ("cat", "dog", "eel"))
+    data = DataInfo((1, 8, 8), ("cat", "dog", "eel"))
     graph = system(data).graphs()["image"]
     assert [(f.name, f.dtype, f.range) for f in graph.inputs] == [
         ("z", "float32", None),
@@ -152,9 +152,9 @@ def test_labels_enter_both_networks_and_the_signature_where_the_data_has_them() 
 
 
 def test_labels_can_be_left_out() -> None:
-    data = DataInfo(1, 8, 8, ("cat", "dog", "eel"))
+    data = DataInfo((1, 8, 8), ("cat", "dog", "eel"))
     assert [f.name for f in system(data, labels=False).graphs()["image"].inputs] == ["z"]
-    for networks in (small(data, labels=False), small(DataInfo(1, 8, 8))):
+    for networks in (small(data, labels=False), small(DataInfo((1, 8, 8)))):
         assert not any(isinstance(m, nn.Embedding) for n in networks.values() for m in n.modules())
         assert networks["G"](torch.randn(2, 6)).shape == (2, 1, 8, 8)
     graph = system(data, labels=False).graphs()["image"]
@@ -163,7 +163,7 @@ def test_labels_can_be_left_out() -> None:
 
 def test_the_graph_is_the_generator_itself() -> None:
     networks = small()
-    assert system(DataInfo(1, 8, 8)).graphs()["image"].build(networks) is networks["G"]
+    assert system(DataInfo((1, 8, 8))).graphs()["image"].build(networks) is networks["G"]
 
 
 def test_samples_of_a_trained_generator_do_not_depend_on_their_batch() -> None:
@@ -182,7 +182,7 @@ def grid_energy(up: str, size: int) -> float:
     shares = []
     for seed in range(6):
         torch.manual_seed(seed)
-        network = system(DataInfo(1, size, size), width=8, latent=16, up=up).networks()["G"]
+        network = system(DataInfo((1, size, size)), width=8, latent=16, up=up).networks()["G"]
         with torch.no_grad():
             images = network(torch.randn(16, 16))[:, 0].double().numpy()
         energy = np.abs(np.fft.fft2(images)) ** 2

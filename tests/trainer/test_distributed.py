@@ -18,7 +18,7 @@ import torch
 from gan.runtime import InputError
 from gan.trainer import Checkpoint, Request, train
 from gan.trainer.config import make_config, make_options
-from gan.trainer.data import Dataset
+from gan.trainer.dataset import Dataset
 from gan.trainer.distributed import ALONE, World, check_batch
 from gan.trainer.engine import Training
 from gan.trainer.systems import load
@@ -153,6 +153,15 @@ def test_slices_are_disjoint_and_together_the_batch() -> None:
     parts = [World(rank, 3).slice(batch) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == batch.tolist()
     assert ALONE.slice(batch) is not None and torch.equal(ALONE.slice(batch), batch)
+
+
+def test_alone_the_averages_are_the_values_themselves() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    values = torch.tensor([1.0, -2.0], requires_grad=True)
+    averages = ALONE.average([weight], values)
+    assert torch.equal(averages, values) and not averages.requires_grad
+    assert weight.grad.tolist() == [3.0, 4.0]
 
 
 def test_each_rank_draws_its_own_numbers_without_a_generator(tiny: Callable[..., Training]) -> None:

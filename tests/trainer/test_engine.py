@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gan.runtime.errors import CheckpointError, TrainingDivergedError
-from gan.trainer.config import make_options
+from gan.trainer.config import default_ema_decay, make_options
 from gan.trainer.engine import Means, Training, gradient_norm, stage_at
+from gan.trainer.objectives import r2_penalty
 from gan.trainer.system import (
     Augmentation,
     Batch,
@@ -24,11 +25,10 @@ from gan.trainer.system import (
     Objective,
     Player,
     Stage,
-    Tree,
     Turn,
-    r2_penalty,
 )
 from gan.trainer.systems.dcgan import DCGAN
+from gan.trainer.trees import Tree
 
 from .conftest import CPU, TINY, Point, PointOptions, images, points, same, training, weights
 
@@ -230,6 +230,34 @@ def test_what_comes_after_a_move_sees_the_new_weights() -> None:
 # What the discriminators see.
 
 
+class Logged(Augmentation):
+    """Leaves its name, the sample and the step of each call in a log."""
+
+    def __init__(self, log: list[tuple[str, Tensor, int]]) -> None:
+        self.log = log
+
+    def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree:
+        self.log.append((self.name, sample, live.step))
+        return self.change(sample)
+
+    def change(self, sample: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Double(Logged):
+    name = "double"
+
+    def change(self, sample: Tensor) -> Tensor:
+        return 2 * sample
+
+
+class Shift(Logged):
+    name = "shift"
+
+    def change(self, sample: Tensor) -> Tensor:
+        return sample + 3
+
+
 class Seen(Point):
     """Two augmentations: times 2, plus 3."""
 
@@ -237,16 +265,7 @@ class Seen(Point):
 
     def augmentations(self) -> list[Augmentation]:
         self.log = []
-
-        def double(sample: Tree, batch: Batch, step: int) -> Tree:
-            self.log.append(("double", sample, step))
-            return 2 * sample
-
-        def shift(sample: Tree, batch: Batch, step: int) -> Tree:
-            self.log.append(("shift", sample, step))
-            return sample + 3
-
-        return [double, shift]
+        return [Double(self.log), Shift(self.log)]
 
 
 def test_augmentations_are_applied_alike_to_real_and_fake_in_their_order() -> None:
@@ -332,7 +351,7 @@ def test_moves_draw_their_own_data_and_their_own_latents() -> None:
     noise = [torch.rand(3, generator=batch["source"]).tolist() for batch in batches]
     assert len(set(map(tuple, noise))) == 9  # what augmentations draw from
     seen = torch.cat([batch["real"].flatten() for batch in batches])  # 36 = 3 epochs of 12
-    expected = sorted((points().pixels / 127.5 - 1).flatten().tolist())
+    expected = sorted((points().samples / 127.5 - 1).flatten().tolist())
     for epoch in seen.split(12):
         assert sorted(epoch.tolist()) == pytest.approx(expected, abs=1e-6)
     assert live.position == 36 and live.images_seen == 12 and live.step == 3
@@ -379,8 +398,8 @@ def test_labels_come_with_their_images_where_the_system_uses_them() -> None:
 
 def test_mirroring_turns_about_half_of_the_images_and_the_same_ones_again() -> None:
     data = images(24)
-    straight = {image.tobytes() for image in data.pixels}
-    mirrored = {image[..., ::-1].tobytes() for image in data.pixels}
+    straight = {image.tobytes() for image in data.samples}
+    mirrored = {image[..., ::-1].tobytes() for image in data.samples}
 
     def run(mirror: bool) -> list[bytes]:
         sizes = {name: value for name, value in TINY.items() if name != "resolution"}
@@ -539,17 +558,60 @@ def test_the_decay_reaches_the_configured_one_after_its_warm_up() -> None:
     assert gaps == pytest.approx([math.prod(decays[: i + 1]) for i in range(6)], rel=1e-3)
 
 
+def decay_at(live: Training, step: int) -> float:
+    """What the average keeps of itself in one step of weights that do not move."""
+    live.step = step
+    with torch.no_grad():
+        for ours, theirs in zip(
+            live.averaged["G"].parameters(), live.networks["G"].parameters(), strict=True
+        ):
+            ours.copy_(theirs + 1.0)
+    live.run_step()
+    gap = parameter(live.averaged["G"]) - parameter(live.networks["G"])
+    return gap.mean().item()
+
+
+STILL = PointOptions(g_learning_rate=0.0)
+
+
+@pytest.mark.parametrize("steps", [100, 3000, 15_000])
+def test_without_a_chosen_decay_it_is_that_of_the_length_of_the_run(steps: int) -> None:
+    live = training(ema_decay=None, steps=steps, options=STILL)
+    assert decay_at(live, 50_000) == pytest.approx(default_ema_decay(steps), abs=1e-6)
+
+
+def test_a_run_that_grows_averages_longer_unless_its_decay_was_chosen() -> None:
+    for chosen, decays in ((None, [0.99, 0.995]), (0.7, [0.7, 0.7])):
+        live = training(ema_decay=chosen, steps=1000, options=STILL)
+        grown = training(ema_decay=chosen, steps=3000, options=STILL)
+        grown.load_state(copy.deepcopy(live.state()))
+        assert [decay_at(t, 50_000) for t in (live, grown)] == pytest.approx(decays, abs=1e-6)
+
+
+def test_a_half_life_in_images_is_the_decay_where_none_was_chosen() -> None:
+    class Half(Point):
+        def schedules(self) -> dict[str, Callable[[float], float]]:
+            return {"ema_half_life": lambda t: 100.0}
+
+    live = training(Half, ema_decay=None, options=STILL)
+    assert decay_at(live, 50_000) == pytest.approx(0.5 ** (4 / 100), abs=1e-6)  # 4 images a step
+    # a twentieth of the 4 * 400 images seen, where that is less
+    assert decay_at(live, 399) == pytest.approx(0.5 ** (4 / 80), abs=1e-6)
+    live = training(Half, ema_decay=0.7, options=STILL)
+    assert decay_at(live, 50_000) == pytest.approx(0.7, abs=1e-6)
+
+
 # Numbers that are not finite.
 
 
 def spoil_data(live: Training, at: Callable[[int], bool]) -> None:
-    original = live.data.images
+    original = live.data.samples_of
 
     def spoilt(indices: Any, device: torch.device) -> Tensor:
         real = original(indices, device)
         return real * float("nan") if at(live.step) else real
 
-    live.data.images = spoilt  # type: ignore[method-assign]
+    live.data.samples_of = spoilt  # type: ignore[method-assign]
 
 
 def spoil_loss(live: Training, player: str, at: Callable[[int], bool], by: float) -> None:
@@ -656,14 +718,31 @@ def test_the_count_goes_on_after_a_resume() -> None:
 # State.
 
 
+class Growing(Augmentation):
+    """Noise of the batch's own generator, more of it after every step."""
+
+    name = "growing"
+    adapts = True
+    sigma = 1.0
+
+    def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree:
+        return sample + self.sigma * torch.randn(sample.shape, generator=batch["source"])
+
+    def adapt(self, live: Live, right: float) -> None:
+        self.sigma += 1.0 + right
+
+    def state(self) -> dict[str, Any]:
+        return {"sigma": self.sigma}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.sigma = float(state["sigma"])
+
+
 class Dropped(Point):
-    """Draws from the global generator in D, and from the batch's own for instance noise."""
+    """Draws from the global generator in D, and from the batch's own for noise that grows."""
 
     def augmentations(self) -> list[Augmentation]:
-        def noise(sample: Tree, batch: Batch, step: int) -> Tree:
-            return sample + torch.randn(sample.shape, generator=batch["source"])
-
-        return [noise]
+        return [Growing()]
 
     def networks(self) -> dict[str, nn.Module]:
         d = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1))
@@ -690,27 +769,27 @@ def test_a_resumed_training_goes_on_bit_by_bit(stop: int) -> None:
 
 
 def test_a_state_that_does_not_fit_is_refused() -> None:
-    live = training()
+    live = training(Dropped)
     live.run_step()
     state = live.state()
     junk: list[Any] = [None, "x", [], {}]
-    for section in ("networks", "averaged", "optimizers", "progress", "health"):
+    for section in ("networks", "averaged", "optimizers", "progress", "augmentations", "health"):
         for value in junk:
             with pytest.raises(CheckpointError):
-                training().load_state(copy.deepcopy(state) | {section: value})
+                training(Dropped).load_state(copy.deepcopy(state) | {section: value})
         for name in state[section]:
             if (section, name) == ("progress", "images_seen"):
                 continue  # follows from the step
             for value in junk:
                 with pytest.raises(CheckpointError):
-                    training().load_state(
+                    training(Dropped).load_state(
                         copy.deepcopy(state) | {section: {**state[section], name: value}}
                     )
     for name in ("step", "position"):
         with pytest.raises(CheckpointError, match=f"{name} -1"):
             progress = {**state["progress"], name: -1}
-            training().load_state(copy.deepcopy(state) | {"progress": progress})
-    other = training(options=PointOptions(latent=5))
+            training(Dropped).load_state(copy.deepcopy(state) | {"progress": progress})
+    other = training(Dropped, options=PointOptions(latent=5))
     with pytest.raises(CheckpointError, match=r"do not fit \(G\)"):
         other.load_state(copy.deepcopy(state))
 
@@ -772,4 +851,4 @@ def test_the_gradient_norm_is_over_all_parameters_with_a_gradient() -> None:
 
 def test_data_info_reaches_the_system() -> None:
     live = training()
-    assert live.system.data == DataInfo(1, 1, 1) and live.device == CPU
+    assert live.system.data == DataInfo((1, 1, 1)) and live.device == CPU

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import gan.trainer
 from gan.runtime.errors import (
     CheckpointError,
     TrainingDivergedError,
 )
+from gan.trainer import engine as engine_module
 from gan.trainer import loop as module
 from gan.trainer import request as request_module
 from gan.trainer.checkpoint import Checkpoint
@@ -30,6 +32,7 @@ from gan.trainer.engine import Training
 from gan.trainer.loop import Outcome, steps_in, train
 from gan.trainer.probe import Probe
 from gan.trainer.progress import Journal, Status
+from gan.trainer.request import Request
 from gan.trainer.run_folder import RunFolder
 
 from .conftest import OWN, Run, content, own_request, same, tiny_request
@@ -174,8 +177,9 @@ def test_checkpoints_are_written_every_two_minutes_unless_asked_otherwise(
 
 def test_the_public_names_are_these() -> None:
     assert sorted(gan.trainer.__all__) == [
-        "Batch", "Checkpoint", "DataInfo", "Graph", "Live", "Metric", "Objective", "Options",
-        "Outcome", "Player", "Request", "Stage", "System", "Tree", "Turn", "image_field", "train",
+        "Augmentation", "Batch", "Checkpoint", "DataInfo", "Graph", "Live", "Metric", "Objective",
+        "Options", "Outcome", "Player", "Request", "Stage", "System", "Tree", "Turn", "image_field",
+        "sample_field", "setting", "train",
     ]  # fmt: skip
     assert all(hasattr(gan.trainer, name) for name in gan.trainer.__all__)
 
@@ -354,7 +358,7 @@ def test_minutes_become_steps_once_and_are_stored(
     stopped = train(request, stop_at(2))
     assert stopped.config.steps == 6 and stopped.step == 2 and probed == [0.5]
     assert Checkpoint.load(stopped.folder.checkpoint).config.steps == 6
-    assert stopped.config.ema_decay == default_ema_decay(6)
+    assert stopped.config.ema_decay is None  # so it follows from the 6 steps
     ended = train(request)
     assert (ended.step, ended.finished, probed) == (6, True, [0.5])
     assert train(request).new is False
@@ -381,14 +385,29 @@ def test_steps_that_fit_in_minutes() -> None:
 # Systems.
 
 
-def test_a_system_that_makes_no_images_has_no_sheet_and_no_coverage(
+def test_a_system_that_makes_neither_images_nor_points_has_no_sheet_and_no_coverage(
     digit_folder: Path, tmp_path: Path
 ) -> None:
-    text = OWN.replace("image_field(self.data)", 'Field("x", (1, 8, 8), "points")')
+    text = OWN.replace("image_field(self.data)", 'Field("x", (1, 8, 8), "scalar")')
     outcome = train(own_request(digit_folder, tmp_path, text))
     assert outcome.finished and not list(outcome.folder.samples.iterdir())
     assert content(outcome)["metrics"] == {"values": {}, "best": {}}
     assert not outcome.folder.best.exists()
+
+
+def test_points_are_trained_on_drawn_as_a_plot_and_measured_by_their_modes(tmp_path: Path) -> None:
+    given = {"steps": 2, "batch_size": 4, "width": 4}
+    outcome = train(Request(data="ring", given=given, out=tmp_path / "run", threads=1))
+    assert outcome.finished and outcome.config.system.name == "gan"
+    assert outcome.config.resolution is None and outcome.config.channels is None
+    info = {"shape": [2], "classes": [], "kind": "points"}
+    assert content(outcome)["data"]["info"] == info
+    with Image.open(outcome.folder.samples / "0000002.png") as plot:
+        assert plot.size == (384, 384) and plot.mode == "L"
+        assert len(np.unique(np.asarray(plot))) > 2
+    assert {"modes", "near", "coverage", "density"} == set(content(outcome)["metrics"]["values"])
+    again = train(Request(data="ring", given={**given, "steps": 3}, out=tmp_path / "run"))
+    assert again.step == 3
 
 
 def test_too_few_images_to_measure_are_trained_without_a_metric(
@@ -510,13 +529,20 @@ def test_another_number_of_processes_is_refused_unless_accepted(run: Run) -> Non
 
 
 def test_the_averages_decay_follows_steps_that_grow_unless_it_was_given(
-    digit_folder: Path, tmp_path: Path, run: Run
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run({"steps": 2, "ema_decay": None})
-    longer = {"steps": 3_000, "ema_decay": None}
-    resumed = request_module.plan(tiny_request(digit_folder, tmp_path / "run", longer))
-    assert resumed.config.ema_decay == default_ema_decay(3_000) != default_ema_decay(2)
-    other = tmp_path / "other"
-    train(tiny_request(digit_folder, other, {"steps": 2, "ema_decay": 0.5}))
-    kept = request_module.plan(tiny_request(digit_folder, other, longer))
-    assert kept.config.ema_decay == 0.5
+    asked: list[int] = []
+
+    def decay(steps: int) -> float:
+        asked.append(steps)
+        return default_ema_decay(steps)
+
+    monkeypatch.setattr(engine_module, "default_ema_decay", decay)
+    for given, expected in ((None, [2, 2, 4, 4]), (0.5, [])):
+        asked.clear()
+        out = tmp_path / f"run-{given}"
+        train(tiny_request(digit_folder, out, {"steps": 2, "ema_decay": given}))
+        outcome = train(tiny_request(digit_folder, out, {"steps": 4, "ema_decay": None}))
+        assert outcome.step == 4 and outcome.config.ema_decay == given
+        assert content(outcome)["config"]["ema_decay"] == given
+        assert asked == expected

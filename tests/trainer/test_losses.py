@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan.trainer.losses import LOSSES, AdversarialLoss, accuracy
+from gan.trainer.losses import LOSSES, AdversarialLoss, accuracy, distance
 from gan.trainer.system import Live
 
 REAL, FAKE = (2.0, -1.0, 0.25), (0.5, -3.0, 1.5)
@@ -129,7 +129,7 @@ def test_logits_far_out_stay_finite(name: str) -> None:
         )
 
 
-def test_the_generator_of_a_relative_loss_needs_the_reals_and_no_other_does() -> None:
+def test_the_generator_of_a_paired_loss_needs_the_reals_and_no_other_does() -> None:
     asked: list[str] = []
 
     def logits(name: str, batch: Any) -> Tensor:
@@ -139,7 +139,7 @@ def test_the_generator_of_a_relative_loss_needs_the_reals_and_no_other_does() ->
     for loss in LOSSES.values():
         asked.clear()
         loss.generator_objective(cast(Live, SimpleNamespace(logits=logits)), {})
-        assert ("real" in asked) == loss.relative
+        assert ("real" in asked) == loss.paired
 
 
 def test_accuracy_counts_signs() -> None:
@@ -166,3 +166,83 @@ def test_accuracy_of_a_tree_is_the_mean_over_its_leaves() -> None:
     fake = {"a": -torch.ones(6), "b": -torch.ones(2)}
     assert accuracy(LOSSES["non-saturating"], real, fake) == (0.5, 1.0)
     assert accuracy(LOSSES["relativistic"], real, fake) == (0.5, 0.5)
+
+
+# One-sided label smoothing.
+
+# What D minimises for one pair of logits with the target 1 - e for reals: cross-entropy of that target, or the
+# square of the gap to it.
+SMOOTHED: dict[str, Any] = dict.fromkeys(
+    ("minimax", "non-saturating"),
+    lambda r, f, e: -(1 - e) * log(sigmoid(r)) - e * log(1 - sigmoid(r)) - log(1 - sigmoid(f)),
+) | {"least-squares": lambda r, f, e: (r - (1 - e)) ** 2 + f**2}
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.25])
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_a_smoothed_loss_has_the_target_one_minus_epsilon_for_reals_and_zero_for_fakes(
+    name: str, epsilon: float
+) -> None:
+    d, g = both(LOSSES[name].smoothed(epsilon), torch.tensor(REAL), torch.tensor(FAKE))
+    expected = mean(SMOOTHED[name](r, f, epsilon) for r, f in zip(REAL, FAKE, strict=True))
+    assert d == pytest.approx(expected, rel=1e-5)
+    assert g == both(LOSSES[name], torch.tensor(REAL), torch.tensor(FAKE))[1]  # D's target alone
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_a_smoothed_loss_is_least_where_d_gives_reals_that_probability(name: str) -> None:
+    epsilon = 0.2
+    best = 1 - epsilon if name == "least-squares" else math.log((1 - epsilon) / epsilon)
+    real = torch.tensor([best], dtype=torch.float64, requires_grad=True)
+    fake = torch.zeros(1, dtype=torch.float64)
+    loss = LOSSES[name].smoothed(epsilon)
+    loss.discriminator_objective(live(), {"real": real, "fake": fake}).backward()
+    assert real.grad is not None and real.grad.item() == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_a_smoothed_loss_of_a_tree_counts_each_leaf_once(name: str) -> None:
+    real = [torch.tensor(REAL), torch.tensor([1.0])]
+    fake = [torch.tensor(FAKE), torch.tensor([-1.0])]
+    d, _ = both(LOSSES[name].smoothed(0.1), real, fake)
+    first = mean(SMOOTHED[name](r, f, 0.1) for r, f in zip(REAL, FAKE, strict=True))
+    assert d == pytest.approx(first + SMOOTHED[name](1.0, -1.0, 0.1), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_smoothing_by_nothing_changes_nothing(name: str) -> None:
+    assert LOSSES[name].smoothed(0.0) is LOSSES[name]
+
+
+def test_losses_without_a_target_for_reals_have_nothing_to_smooth() -> None:
+    unable = {name for name, loss in LOSSES.items() if loss.smooth is None}
+    assert unable == {"hinge", "wasserstein", "relativistic"} == set(FORMULAS) - set(SMOOTHED)
+    for name in unable:
+        with pytest.raises(AssertionError):
+            LOSSES[name].smoothed(0.1)
+
+
+def test_a_smoothed_loss_stays_finite_far_out() -> None:
+    for name in ("minimax", "non-saturating"):
+        for size in (1e4, -1e4):
+            loss = LOSSES[name].smoothed(0.1)
+            assert all(map(math.isfinite, both(loss, torch.tensor([size]), torch.tensor([-size]))))
+
+
+# The critic's distance.
+
+
+def test_the_distance_is_the_difference_of_means_summed_over_leaves() -> None:
+    assert distance(torch.tensor([3.0, 5.0]), torch.tensor([1.0, -2.0])) == 4.0 - -0.5
+    real = {"patches": torch.tensor([[1.0, 2.0], [3.0, 6.0]]), "whole": [torch.tensor([2.0])]}
+    fake = {"patches": torch.tensor([[0.0, 1.0], [0.0, 1.0]]), "whole": [torch.tensor([7.0])]}
+    assert distance(real, fake) == (3.0 - 0.5) + (2.0 - 7.0)
+
+
+def test_the_distance_is_what_the_critic_of_wasserstein_maximises_and_no_other_loss_has_one() -> (
+    None
+):
+    real, fake = torch.tensor(REAL), torch.tensor(FAKE, requires_grad=True)
+    d, _ = both(LOSSES["wasserstein"], real, fake)
+    assert distance(real, fake) == pytest.approx(-d)
+    assert {name for name, loss in LOSSES.items() if loss.distance} == {"wasserstein"}

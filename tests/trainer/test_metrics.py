@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gan.runtime.inputs import draw_field
 from gan.runtime.signature import Draw, Field
-from gan.trainer.data import Dataset, load_dataset
+from gan.trainer.data import load_dataset
+from gan.trainer.dataset import Dataset
 from gan.trainer.metrics import Coverage, coverage_and_density, coverage_within, run_averaged
 from gan.trainer.system import Graph, Live, image_field
 
@@ -132,7 +133,7 @@ def replaying(data: Dataset, pictures: Tensor, label_name: str = "label") -> tup
 
 
 def every(data: Dataset, step: int, start: int = 0) -> Tensor:
-    return data.images(np.arange(start, len(data), step), CPU)
+    return data.samples_of(np.arange(start, len(data), step), CPU)
 
 
 def test_a_generator_that_gives_other_reals_scores_one() -> None:
@@ -170,7 +171,7 @@ def test_with_classes_the_worst_one_is_named(label_name: str) -> None:
     asked = draw_field(graph.inputs[1], 0, range(120))
     assert set(asked.tolist()) == {0, 1}
     # class 0 as asked, and for class 1 always one picture
-    zeros, one = data.images(np.arange(1, 120, 2), CPU), data.images(np.array([121]), CPU)
+    zeros, one = data.samples_of(np.arange(1, 120, 2), CPU), data.samples_of(np.array([121]), CPU)
     pictures = torch.stack([zeros[i % 60] if kind == 0 else one[0] for i, kind in enumerate(asked)])
     graph, live = replaying(data, pictures, label_name)
     values = Coverage(data, graph, CPU).measure(live)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -28,12 +29,13 @@ class Clock:
 class FakeTraining:
     """A training whose step takes a time by the threads in use; its first step takes a hundred times as long."""
 
-    device = CPU
+    device, config, step = CPU, SimpleNamespace(steps=100), 0
 
     def __init__(self, clock: Clock, seconds: dict[int, float], log: list[int]) -> None:
         self.clock, self.seconds, self.log, self.first = clock, seconds, log, True
 
     def run_step(self) -> None:
+        assert self.step == 51  # half way: the first steps may have more moves than most
         threads = torch.get_num_threads()
         self.log.append(threads)
         self.clock.now += self.seconds[threads] * (100 if self.first else 1)

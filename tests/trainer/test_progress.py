@@ -13,13 +13,16 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
+from gan.runtime.images import scatter
 from gan.runtime.inputs import draw_field
 from gan.trainer import progress
 from gan.trainer.config import make_options
+from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
 from gan.trainer.progress import Journal, Sheet, Speed
 from gan.trainer.run_folder import RunFolder
 from gan.trainer.systems.dcgan import DCGAN
+from gan.trainer.systems.gan import GAN
 
 from .conftest import TINY, images, training
 
@@ -73,6 +76,19 @@ def test_a_sheet_has_a_column_for_each_class() -> None:
         values = live.averaged["G"](z, torch.arange(24) % 3)[:, 0].double().numpy()
     shown = pixels[10:18, 20:28, 0]  # second row, third column: class 2
     assert np.abs(shown - np.clip(127.5 * values[5] + 127.5, 0, 255)).max() <= 0.51
+
+
+def test_a_sheet_of_points_is_a_plot_of_the_seeds_first_2000() -> None:
+    data = Dataset(
+        "pairs", np.random.default_rng(0).normal(size=(24, 2)).astype(np.float32), None, ()
+    )
+    options = make_options(GAN, data.info, {"batch_size": 4, "width": 4})
+    live = training(GAN, data=data, options=options, seed=7)
+    live.run_step()
+    z = torch.from_numpy(draw_field(live.graph.inputs[0], 7, range(2_000)))
+    with torch.no_grad():
+        expected = scatter(live.averaged["G"](z).numpy())
+    assert np.array_equal(Sheet(live).draw(), expected) and expected.shape == (384, 384, 1)
 
 
 def test_a_sheet_changes_with_the_weights_and_with_nothing_else() -> None:

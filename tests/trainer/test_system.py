@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from gan.runtime.signature import Draw
+from gan.trainer.objectives import r1_penalty, r2_penalty
 from gan.trainer.system import (
     Augmentation,
     Batch,
@@ -14,17 +19,15 @@ from gan.trainer.system import (
     Live,
     Player,
     System,
-    Tree,
     build_on_meta,
     image_field,
     parameter_count,
-    r1_penalty,
-    r2_penalty,
 )
+from gan.trainer.trees import Tree
 
 from .conftest import Point, PointOptions, training
 
-DATA = DataInfo(1, 1, 1)
+DATA = DataInfo((1, 1, 1))
 
 
 def players(**options: float | str) -> dict[str, Player]:
@@ -57,11 +60,17 @@ def test_penalties_are_d_objectives_only_where_they_weigh_something() -> None:
 
 
 def test_penalties_of_a_linear_discriminator_are_its_squared_weight() -> None:
+    class Twice(Augmentation):
+        name = "twice"
+
+        def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree:
+            return 2 * sample
+
     class Doubled(Point):
         """D sees twice the image, so its gradient by the image is twice its weight."""
 
         def augmentations(self) -> list[Augmentation]:
-            return [lambda sample, batch, step: 2 * sample]
+            return [Twice()]
 
     live = training(Doubled)
     weight = next(live.networks["D"].parameters()).item()
@@ -84,28 +93,79 @@ def test_the_learning_rate_falls_linearly_over_the_last_share() -> None:
 
 
 def test_labels_can_be_turned_off() -> None:
-    labelled = DataInfo(1, 1, 1, ("a", "b"))
+    labelled = DataInfo((1, 1, 1), ("a", "b"))
     assert Point(PointOptions(), labelled).classes == ("a", "b")
     assert Point(PointOptions(labels=False), labelled).classes == ()
 
 
-def test_a_system_without_its_five_parts_cannot_be_made() -> None:
+def test_a_system_without_networks_cannot_be_made() -> None:
     class Half(System):
-        def networks(self) -> dict[str, nn.Module]:
-            return {}
-
         def generate(self, live: Live, batch: Batch) -> Batch:
             return {}
 
         def discriminate(self, live: Live, sample: Tree, batch: Batch) -> Tree:
             return sample
 
-    with pytest.raises(TypeError, match="graphs"):
+        def graphs(self) -> dict[str, Graph]:
+            return {}
+
+    with pytest.raises(TypeError, match="networks"):
         Half(PointOptions(), DATA)  # type: ignore[abstract]
 
 
+class Plain(System):
+    """Networks alone: what they are called with is what they give, so that it can be looked at."""
+
+    name = "plain"
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"G": Told(), "D": Told()}
+
+
+class Told(nn.Module):
+    def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return arguments
+
+
+def test_a_system_that_says_no_more_runs_g_on_z_and_d_on_samples_with_the_label_beside() -> None:
+    z, sample, label = torch.zeros(2, 3), torch.ones(2, 1, 1, 1), torch.tensor([1, 0])
+    for classes, more in (((), ()), (("a", "b"), (label,))):
+        system = Plain(PointOptions(), DataInfo((1, 1, 1), classes))
+        live = cast(Live, SimpleNamespace(networks=system.build()))
+        batch: Batch = {"z": z, "real": sample} | ({"label": label} if classes else {})
+        assert system.generate(live, batch) == {"fake": (z, *more)}
+        assert system.discriminate(live, sample, batch) == (sample, *more)
+
+
+def test_a_system_that_says_no_more_exports_g_from_z_and_label_to_a_sample() -> None:
+    system = Plain(PointOptions(), DataInfo((3, 8, 4), ("a", "b", "c")))
+    (graph,) = system.graphs().values()
+    z, label = graph.inputs
+    assert (z.name, z.shape, z.kind, z.draw) == ("z", (3,), "latent", Draw("normal"))
+    assert (label.name, label.dtype, label.range) == ("label", "int64", (0.0, 2.0))
+    assert list(system.graphs()) == ["image"] and graph.outputs == (image_field(system.data),)
+    assert graph.classes == ("a", "b", "c")
+    networks = system.build()
+    assert graph.build(networks) is networks["G"]
+
+
+def test_a_system_that_says_no_more_gives_points_for_points() -> None:
+    options = PointOptions(latents="uniform", labels=False)
+    system = Plain(options, DataInfo((5,), ("a", "b"), "points"))
+    (graph,) = system.graphs().values()
+    (z,), (output,) = graph.inputs, graph.outputs
+    assert z.draw == Draw("uniform", low=-1.0, high=1.0) and graph.classes == ()
+    assert list(system.graphs()) == ["points"]
+    assert (output.name, output.shape, output.kind, output.range) == (
+        "points",
+        (5,),
+        "points",
+        None,
+    )
+
+
 def test_an_image_field_is_what_networks_give() -> None:
-    field = image_field(DataInfo(3, 32, 64))
+    field = image_field(DataInfo((3, 32, 64)))
     assert (field.name, field.shape, field.kind) == ("image", (3, 32, 64), "image")
     assert field.dtype == "float32" and field.range == (-1.0, 1.0) and field.draw is None
 

@@ -44,7 +44,7 @@ def write(folder: Path, text: str, name: str = "my_gan.py") -> str:
 def test_every_file_of_the_folder_is_a_system_of_that_name() -> None:
     files = {path.stem for path in Path(systems.__file__).parent.glob("*.py")} - {"__init__"}
     assert {name.replace("-", "_") for name in systems.names()} == files
-    assert systems.DEFAULT in systems.names() and systems.DEFAULT_LABELLED in systems.names()
+    assert {systems.DEFAULT, systems.DEFAULT_LABELLED, systems.DEFAULT_POINTS} <= {*systems.names()}
     for name in systems.names():
         kind, source = load(name)
         assert kind.name == name and source == SystemSource(name)
@@ -52,9 +52,15 @@ def test_every_file_of_the_folder_is_a_system_of_that_name() -> None:
         assert load_recorded(source, file=None) is kind
 
 
+def test_the_default_is_a_system_that_can_be_trained_on_such_data() -> None:
+    for data_kind, labelled in (("image", True), ("image", False), ("points", False)):
+        kind, _ = load(systems.default(data_kind, labelled=labelled))  # type: ignore[arg-type]
+        assert data_kind in kind.kinds and kind.needs_labels == labelled
+
+
 @pytest.mark.parametrize("name", ["biggan", "", "__init__", "../systems/dcgan", "DCGAN"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(InputError, match="cgan, dcgan"):
+    with pytest.raises(InputError, match=", ".join(systems.names())):
         load(name)
 
 
@@ -63,6 +69,11 @@ def test_a_file_of_ones_own_is_recorded_by_name_and_hash(tmp_path: Path) -> None
     assert kind.name == "mine" and issubclass(kind, System)
     digest = hashlib.sha256(OWN.encode()).hexdigest()
     assert source == SystemSource("mine", "my_gan.py", digest)
+
+
+def test_a_file_that_names_its_networks_alone_is_a_system(tmp_path: Path) -> None:
+    text = OWN.replace(BODY, "\n    def networks(self):\n        return {}\n")
+    assert "generate" not in text and load(write(tmp_path, text))[0].name == "mine"
 
 
 def test_options_of_a_file_with_postponed_annotations_are_understood(tmp_path: Path) -> None:

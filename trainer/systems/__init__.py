@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 
 from ...runtime.errors import CheckpointError, GanError, InputError
-from ..system import System
+from ..system import DataKind, System
 
-DEFAULT, DEFAULT_LABELLED = "dcgan", "cgan"
+DEFAULT, DEFAULT_LABELLED, DEFAULT_POINTS = "dcgan", "cgan", "gan"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class SystemSource:
 def names() -> list[str]:
     """Names of the built-in systems."""
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+
+
+def default(kind: DataKind, *, labelled: bool) -> str:
+    """The system's name for such data, where none is chosen."""
+    if kind != "image":
+        return DEFAULT_POINTS
+    return DEFAULT_LABELLED if labelled else DEFAULT
 
 
 def load(reference: str) -> tuple[type[System], SystemSource]:

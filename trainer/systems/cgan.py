@@ -9,22 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..options import Options, setting
+from ..system import DataInfo
 from .dcgan import DCGAN, DCGANOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class CGANOptions(DCGANOptions):
-    r1: float = 1.0
-    penalty_every: int = 8
-    g_learning_rate: float = 2e-3
-    d_learning_rate: float = 2e-3
-    beta1: float = 0.0
-    beta2: float = 0.99
-    decay_share: float = 0.5
-    latent: int = 64
-    batch_size: int = 32
-    width: int = 24
-    d_norm: Literal["batch", "none"] = "none"
+    d_norm: Literal["batch", "none"] = setting("none", "normalisation in D")
 
 
 class CGAN(DCGAN):
@@ -33,3 +25,10 @@ class CGAN(DCGAN):
     name = "cgan"
     options_type = CGANOptions
     needs_labels = True
+
+    @classmethod
+    def preset(cls, data: DataInfo) -> Options:
+        return CGANOptions(
+            r1=1.0, penalty_every=8, g_learning_rate=2e-3, d_learning_rate=2e-3, beta1=0.0,
+            beta2=0.99, decay_share=0.5, latent=64, batch_size=32, width=24,
+        )  # fmt: skip

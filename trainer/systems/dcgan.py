@@ -16,24 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from ...runtime.errors import InputError
-from ...runtime.signature import Draw, Field
 from ..layers import MinibatchDeviation
-from ..system import Batch, DataInfo, Graph, Live, Options, System, Tree, image_field
+from ..options import Options, setting
+from ..system import DataInfo, System
 
 MAX_CHANNELS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class DCGANOptions(Options):
-    """width: channels of the layer next to the image. up: how G doubles the size. embedding: numbers that stand
-    for a label in G. projection: numbers by which D compares image and label."""
-
-    width: int = 64
-    up: Literal["transpose", "resize"] = "transpose"
-    d_norm: Literal["batch", "none"] = "batch"
-    minibatch_deviation: bool = False
-    embedding: int = 32
-    projection: int = 128
+    width: int = setting(64, "channels of the layer next to the image", above=0, below=2**16)
+    up: Literal["transpose", "resize"] = setting("transpose", "how G doubles the size")
+    d_norm: Literal["batch", "none"] = setting("batch", "normalisation in D")
 
 
 class Upsample(nn.Sequential):
@@ -141,6 +135,14 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def dc_networks(o: DCGANOptions, data: DataInfo, classes: int) -> dict[str, nn.Module]:
+    """G and D of the paper's kind, initialised."""
+    networks = {"G": DCGenerator(o, data, classes), "D": DCDiscriminator(o, data, classes)}
+    for network in networks.values():
+        network.apply(initialise)
+    return dict(networks)
+
+
 class DCGAN(System):
     """Convolutional generator and discriminator."""
 
@@ -149,32 +151,7 @@ class DCGAN(System):
 
     def __init__(self, options: Options, data: DataInfo) -> None:
         super().__init__(options, data)
-        plan(
-            data, cast(DCGANOptions, options).width
-        )  # refuses a resolution before anything is made
+        plan(data, options.width)  # refuses a resolution before anything is made
 
     def networks(self) -> dict[str, nn.Module]:
-        o = cast(DCGANOptions, self.options)
-        networks: dict[str, nn.Module] = {
-            "G": DCGenerator(o, self.data, len(self.classes)),
-            "D": DCDiscriminator(o, self.data, len(self.classes)),
-        }
-        for network in networks.values():
-            network.apply(initialise)
-        return networks
-
-    def generate(self, live: Live, batch: Batch) -> Batch:
-        return {"fake": live.networks["G"](batch["z"], batch.get("label"))}
-
-    def discriminate(self, live: Live, sample: Tree, batch: Batch) -> Tree:
-        return live.networks["D"](sample, batch.get("label"))
-
-    def graphs(self) -> dict[str, Graph]:
-        inputs = [Field("z", (self.options.latent,), "latent", draw=Draw("normal"))]
-        if self.classes:
-            last = float(len(self.classes) - 1)
-            inputs.append(
-                Field("label", (), "label", "int64", (0.0, last), Draw("choice", stream=1))
-            )
-        image = image_field(self.data)
-        return {"image": Graph(tuple(inputs), (image,), lambda nets: nets["G"], self.classes)}
+        return dc_networks(cast(DCGANOptions, self.options), self.data, len(self.classes))

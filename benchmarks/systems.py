@@ -1,0 +1,222 @@
+"""Trains a tiny version of every system for a fixed number of steps, exports it, and scores the ONNX file.
+
+All samples come from the runtime. Beside each score stand what other real samples reach, and the bar. Look at the
+sheets: scores have been perfect on generators that had collapsed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from judge import Judge, channels_first, classify, features, to_tensor, train_judge
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gan.export import export
+from gan.runtime import Generator
+from gan.runtime.images import grid, save, scatter
+from gan.trainer import Checkpoint, Request, train
+from gan.trainer.builtin import RING, SHAPES, points, shapes
+from gan.trainer.config import Plain
+from gan.trainer.metrics import coverage_and_density, modes
+
+POINTS, IMAGES, SIZE, COLUMNS = 5_000, 500, 16, 12
+
+
+class Row(NamedTuple):
+    """One score. real: what other real samples reach. bar: (">=" or "<=", the least or most that is asked for)."""
+
+    name: str
+    value: float
+    real: float | None
+    bar: tuple[str, float] | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A tiny version: its data, steps and settings, and how it is scored."""
+
+    system: str
+    data: str
+    steps: int
+    score: Callable[[Generator, Path], list[Row]]
+    given: dict[str, Plain] = field(default_factory=dict)
+
+
+# Points.
+
+
+def near_modes(
+    generator: Generator, loosely: float | None = None
+) -> tuple[tuple[int, float], tuple[int, float]]:
+    samples = torch.from_numpy(generator.sample(POINTS, seed=0))
+    real = torch.from_numpy(points(RING, POINTS, seed=1))
+    return modes(samples, RING, loosely), modes(real, RING, loosely)
+
+
+def ring(least_modes: int, least_near: float) -> Callable[[Generator, Path], list[Row]]:
+    def score(generator: Generator, folder: Path) -> list[Row]:
+        (found, near), (real_found, real_near) = near_modes(generator)
+        return [
+            Row("modes of 8", found, real_found, (">=", least_modes)),
+            Row("within 3 sigma", near, real_near, (">=", least_near)),
+        ]
+
+    return score
+
+
+def loosely(generator: Generator, folder: Path) -> list[Row]:
+    (found, near), (real_found, real_near) = near_modes(generator, 0.2)
+    (strict, strict_near), _ = near_modes(generator)
+    return [
+        Row("modes of 8, within 0.2", found, real_found, (">=", 6)),
+        Row("within 0.2", near, real_near, None),
+        Row("modes of 8", strict, 8, None),
+        Row("within 3 sigma", strict_near, None, None),
+    ]
+
+
+def clipped(generator: Generator, folder: Path) -> list[Row]:
+    """Weights within c, and the critic's estimate at the end as a share of its first reading."""
+    content = Checkpoint.load(folder / "model.pt").content
+    c = content["config"]["options"]["clip_weights"]
+    largest = max(w.abs().max().item() for w in content["networks"]["D"].values())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    estimates = [line["distance"] for line in lines if "distance" in line]
+    (found, near), (real_found, real_near) = near_modes(generator)
+    return [
+        Row("largest |w| / c", largest / c, None, ("<=", 1.0 + 1e-6)),
+        Row("distance, last / first", estimates[-1] / estimates[0], None, ("<=", 0.5)),
+        Row("modes of 8", found, real_found, None),
+        Row("within 3 sigma", near, real_near, None),
+    ]
+
+
+# Shapes.
+
+
+@cache
+def shapes_judge() -> tuple[Judge, Tensor, Tensor, float]:
+    """The judge, two sets of held-out reals, and its accuracy on the first."""
+    x, y = shapes(10_000, SIZE)
+    judge = train_judge(to_tensor(x), torch.from_numpy(y), shift=1)
+    (held, labels), (other, _) = (shapes(IMAGES, SIZE, seed=seed) for seed in (1, 2))
+    right = classify(judge, to_tensor(held)) == torch.from_numpy(labels)
+    return judge, to_tensor(held), to_tensor(other), right.float().mean().item()
+
+
+def kinds_and_coverage(generator: Generator, folder: Path) -> list[Row]:
+    judge, real, other, accuracy = shapes_judge()
+    samples = generator.sample(IMAGES, seed=0)
+    fake = to_tensor(channels_first(samples))
+    counts = torch.bincount(classify(judge, fake), minlength=len(SHAPES))
+    real_counts = torch.bincount(classify(judge, other), minlength=len(SHAPES))
+    ours = features(judge, real)
+    coverage, density = coverage_and_density(ours, features(judge, fake))
+    real_coverage, real_density = coverage_and_density(ours, features(judge, other))
+    enough = IMAGES * 0.006  # a ninth of the fair share
+    return [
+        Row("judge's accuracy on held-out reals", accuracy, None, None),
+        Row("kinds of 18", int((counts >= enough).sum()), int((real_counts >= enough).sum()), (">=", 14)),
+        Row("coverage", coverage, real_coverage, (">=", 0.5 * real_coverage)),
+        Row("density", density, real_density, None),
+        Row("energy at the stride-2 grid, 1e-3", checkerboard(samples), checkerboard_of_reals(), None),
+    ]  # fmt: skip
+
+
+def checkerboard(images: NDArray[np.uint8]) -> float:
+    """Thousandths of the images' energy at the frequencies (pi, pi), (pi, 0) and (0, pi) of a stride-2 grid."""
+    grey = images.astype(np.float64).mean(3)
+    energy = np.abs(np.fft.fft2(grey - grey.mean((1, 2), keepdims=True))) ** 2
+    half = SIZE // 2
+    at_grid = energy[:, half, half] + energy[:, half, 0] + energy[:, 0, half]
+    return float(1e3 * at_grid.sum() / energy.sum())
+
+
+def checkerboard_of_reals() -> float:
+    return checkerboard(shapes(IMAGES, SIZE, seed=1)[0].transpose(0, 2, 3, 1))
+
+
+SMALL: dict[str, Plain] = {
+    "resolution": SIZE, "labels": False, "batch_size": 32, "latent": 32, "width": 32, "decay_share": 0.5,
+}  # fmt: skip
+DC: dict[str, Plain] = SMALL | {
+    "d_norm": "none", "r1": 1.0, "penalty_every": 8, "beta1": 0.0, "beta2": 0.99,
+    "g_learning_rate": 2e-3, "d_learning_rate": 2e-3,
+}  # fmt: skip
+R3: dict[str, Plain] = SMALL | {
+    "width": 64, "blocks": 1, "ada": 0.0, "g_learning_rate": 1e-3, "d_learning_rate": 1e-3,
+    "decay_share": 0.0, "r1": 0.3, "r2": 0.3,
+}  # fmt: skip
+TRIALS = {
+    "gan": Trial("gan", "ring", 6_000, ring(7, 0.7)),
+    "gan-minimax": Trial("gan", "ring", 6_000, ring(7, 0.7), {"loss": "minimax"}),
+    "wgan": Trial("wgan", "ring", 1_500, clipped),
+    "wgan-gp": Trial("wgan-gp", "ring", 2_500, ring(8, 0.5)),
+    "unrolled": Trial("unrolled", "ring", 1_500, loosely),
+    "dcgan": Trial("dcgan", "shapes", 2_500, kinds_and_coverage, DC),
+    "dcgan-resize": Trial("dcgan", "shapes", 2_500, kinds_and_coverage, DC | {"up": "resize"}),
+    "r3gan": Trial("r3gan", "shapes", 1_500, kinds_and_coverage, R3),
+}
+
+
+def run(name: str, trial: Trial, out: Path, scale: float, settings: list[str]) -> list[Row]:
+    folder = out / name
+    given = trial.given | {"steps": max(1, round(trial.steps * scale)), "seed": 0}
+    for text in settings:
+        key, value = text.split("=", 1)
+        given[key] = json.loads(value) if value[:1] in "-.0123456789tf" else value
+    begin, cpu = time.perf_counter(), time.process_time()
+    request = Request(data=trial.data, system=trial.system, given=given, out=folder, force=True)
+    outcome = train(request)
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    folder = outcome.folder.path
+    export(outcome.folder.checkpoint, folder / "model.onnx", overwrite=True)
+    generator = Generator(folder / "model.onnx", device="cpu")
+    sheet = folder / "sheet.png"
+    if generator.signature.main.kind == "points":
+        save(scatter(generator.sample(POINTS, seed=0), extent=1.6), sheet)
+    else:
+        save(grid(generator.sample(8 * COLUMNS, seed=0), COLUMNS), sheet)
+    print(
+        f"\n{name}: {outcome.step} steps, {seconds:.0f} s, {cpu:.0f} CPU s; sheet {sheet}",
+        flush=True,
+    )
+    return trial.score(generator, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(TRIALS)}; default: all"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-systems"))
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    arguments = parser.parse_args()
+    missed = []
+    for name in arguments.names or TRIALS:
+        rows = run(name, TRIALS[name], arguments.out, arguments.scale, arguments.set)
+        print(f"{'':38}{'ONNX':>9}{'real':>9}{'bar':>12}")
+        for row in rows:
+            real = f"{row.real:9.3f}" if row.real is not None else f"{'-':>9}"
+            bar = f"{row.bar[0]} {row.bar[1]:.3g}" if row.bar else "-"
+            print(f"{row.name:38}{row.value:9.3f}{real}{bar:>12}", flush=True)
+            if row.bar and not (
+                row.value >= row.bar[1] if row.bar[0] == ">=" else row.value <= row.bar[1]
+            ):
+                missed.append(f"{name}: {row.name}")
+    print("\nMissed: " + ("; ".join(missed) or "none"))
+
+
+if __name__ == "__main__":
+    main()
