@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrizations import spectral_norm
+
+from ..runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from .system import DataInfo
 
 
 class MinibatchDeviation(nn.Module):
@@ -25,3 +32,20 @@ def add_spectral_norm(network: nn.Module) -> None:
     for layer in list(network.modules()):
         if isinstance(layer, (nn.Linear, nn.Embedding, _ConvNd)):
             spectral_norm(layer)
+
+
+def smallest_map(data: DataInfo, doublings: int = 0) -> tuple[int, int]:
+    """The size, 4 to 7, from which the image's is reached by doubling, and how often: at least `doublings` times.
+
+    Raises `InputError` for other sizes, and for images that are not square.
+    """
+    base, times = data.height, 0
+    while base > 7 and base % 2 == 0:
+        base, times = base // 2, times + 1
+    if data.height != data.width or not 4 <= base <= 7 or times < doublings:
+        raise InputError(
+            "This resolution does not fit",
+            seen=f"{data.height} x {data.width} pixels",
+            repair="Use 4, 5, 6 or 7 times a power of two: 28, 32, 48, 64, 96, 128, 256, ...",
+        )
+    return base, times

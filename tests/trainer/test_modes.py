@@ -151,9 +151,10 @@ def test_coverage_of_points_is_taken_in_the_points_themselves() -> None:
 def test_coverage_of_images_is_taken_in_random_features() -> None:
     data = images(64)
     coverage = Coverage(data, graph_of(data), CPU)
-    network = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+    first = nn.Linear(3, 64)
+    network = nn.Sequential(first, nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
     with torch.no_grad():
-        network[0].weight.mul_(20)
+        first.weight.mul_(20)
         measured = coverage.measure(live(network))
         seen = RandomFeatures(1)(data.samples_of(torch.arange(64), CPU))
         fakes = RandomFeatures(1)(network(torch.from_numpy(draw_field(Z, 0, range(32)))))

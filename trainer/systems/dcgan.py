@@ -15,8 +15,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from ...runtime.errors import InputError
-from ..layers import MinibatchDeviation
+from ..layers import MinibatchDeviation, smallest_map
 from ..options import Options, setting
 from ..system import DataInfo, System
 
@@ -109,15 +108,7 @@ def plan(data: DataInfo, width: int) -> tuple[int, list[int]]:
 
     64 px: 4 and 512, 256, 128, 64. 28 px: 7 and 128, 64. Other sizes raise `InputError`.
     """
-    base, doublings = data.height, 0
-    while base > 7 and base % 2 == 0:
-        base, doublings = base // 2, doublings + 1
-    if data.height != data.width or not 4 <= base <= 7 or doublings == 0:
-        raise InputError(
-            "This resolution does not fit",
-            seen=f"{data.height} x {data.width} pixels",
-            repair="Use 4, 5, 6 or 7 times a power of two: 28, 32, 48, 64, 96, 128, 256, ...",
-        )
+    base, doublings = smallest_map(data, 1)
     return base, [min(width * 2**i, MAX_CHANNELS) for i in reversed(range(doublings))]
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, leaky_relu, pad
 
 from ...runtime.errors import InputError
-from ..layers import MinibatchDeviation
+from ..layers import MinibatchDeviation, smallest_map
 from ..options import Options, cosine, setting
 from ..system import DataInfo, System
 
@@ -181,15 +181,7 @@ def plan(data: DataInfo, width: int) -> tuple[int, list[int]]:
 
     64 px: 4 and 768, 768, 768, 768, 384. 256 px: two more, 192 and 96. Other sizes raise `InputError`.
     """
-    base, doublings = data.height, 0
-    while base > 7 and base % 2 == 0:
-        base, doublings = base // 2, doublings + 1
-    if data.height != data.width or not 4 <= base <= 7:
-        raise InputError(
-            "This resolution does not fit",
-            seen=f"{data.height} x {data.width} pixels",
-            repair="Use 4, 5, 6 or 7 times a power of two: 28, 32, 48, 64, 96, 128, 256, ...",
-        )
+    base, doublings = smallest_map(data)
     sizes = [base * 2**i for i in range(doublings + 1)]
     return base, [max(width >> max(0, math.ceil(math.log2(r / 32))), 1) for r in sizes]
 
