@@ -151,21 +151,21 @@ SMALL: dict[str, Plain] = {
 }  # fmt: skip
 DC: dict[str, Plain] = SMALL | {
     "d_norm": "none", "r1": 1.0, "penalty_every": 8, "beta1": 0.0, "beta2": 0.99,
-    "g_learning_rate": 2e-3, "d_learning_rate": 2e-3,
+    "g_learning_rate": 2e-3, "d_learning_rate": 2e-3, "minibatch_deviation": True,
 }  # fmt: skip
 R3: dict[str, Plain] = SMALL | {
-    "width": 64, "blocks": 1, "ada": 0.0, "g_learning_rate": 1e-3, "d_learning_rate": 1e-3,
-    "decay_share": 0.0, "r1": 0.3, "r2": 0.3,
+    "blocks": 2, "group": 8, "batch_size": 8, "ada": 0.0, "g_learning_rate": 2e-3, "d_learning_rate": 2e-3,
+    "decay_share": 0.4, "r1": 10.0, "r2": 10.0,
 }  # fmt: skip
 TRIALS = {
     "gan": Trial("gan", "ring", 6_000, ring(7, 0.7)),
     "gan-minimax": Trial("gan", "ring", 6_000, ring(7, 0.7), {"loss": "minimax"}),
-    "wgan": Trial("wgan", "ring", 1_500, clipped),
-    "wgan-gp": Trial("wgan-gp", "ring", 2_500, ring(8, 0.5)),
-    "unrolled": Trial("unrolled", "ring", 1_500, loosely),
-    "dcgan": Trial("dcgan", "shapes", 2_500, kinds_and_coverage, DC),
-    "dcgan-resize": Trial("dcgan", "shapes", 2_500, kinds_and_coverage, DC | {"up": "resize"}),
-    "r3gan": Trial("r3gan", "shapes", 1_500, kinds_and_coverage, R3),
+    "wgan": Trial("wgan", "ring", 3_000, clipped),
+    "wgan-gp": Trial("wgan-gp", "ring", 4_000, ring(8, 0.5)),
+    "unrolled": Trial("unrolled", "ring", 2_500, loosely),
+    "dcgan": Trial("dcgan", "shapes", 10_000, kinds_and_coverage, DC),
+    "dcgan-resize": Trial("dcgan", "shapes", 10_000, kinds_and_coverage, DC | {"up": "resize"}),
+    "r3gan": Trial("r3gan", "shapes", 3_000, kinds_and_coverage, R3),
 }
 
 

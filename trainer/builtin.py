@@ -39,8 +39,14 @@ class Builtin:
     classes: tuple[str, ...]
     draw: Callable[[int, int], Dataset]
 
-    def load(self, resolution: int | None, channels: int | None) -> Dataset:
-        """The training data, at its own size unless another is given. Raises `InputError` for points."""
+    def load(self, resolution: int | None, channels: int | None, fit: str | None = None) -> Dataset:
+        """The training data, at its own size unless another is given. Raises `InputError` for what means nothing."""
+        if fit is not None:
+            raise InputError(
+                f"{self.name} needs no fit",
+                seen="--fit, which is for images that are not square",
+                repair="Leave it out",
+            )
         if self.kind != "image" and (resolution, channels) != (None, None):
             raise InputError(
                 f"{self.name} has neither resolution nor channels",

@@ -77,7 +77,7 @@ def load_dataset(
     """
     known = builtin.find(path)
     if known:
-        return known.load(resolution, None if channels == "auto" else channels)
+        return known.load(resolution, None if channels == "auto" else channels, fit)
     source = open_source(path or "")
     if not source.items:
         raise DatasetError(

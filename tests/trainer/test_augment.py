@@ -34,7 +34,7 @@ from gan.trainer.augment import (
 )
 from gan.trainer.engine import Training
 from gan.trainer.objectives import r1_penalty
-from gan.trainer.system import Augmentation, Batch, Live
+from gan.trainer.system import Augmentation, Batch, Live, Turn
 from gan.trainer.systems.gan import GAN, GANOptions
 
 from .conftest import PointOptions, images, same, training
@@ -289,8 +289,6 @@ def test_cutout_is_a_rectangle_of_half_of_each_side() -> None:
 
 
 def test_cutout_is_anywhere_and_its_places_are_symmetric() -> None:
-    # BUG in trainer/augment.py, cut_mask: pixels are taken at their corner, not at their centre, so the last row
-    # and column are cut out half as often again as the first (3/8 and 1/4 of the time at 8 pixels).
     count = 10_000
     rate = holes(count, 8, 8).mean(0)
     assert rate.min() > 0.05 and rate.max() < 0.5
@@ -831,7 +829,7 @@ def sure(live: Training, logit: float = 10.0) -> Training:
 
 @pytest.mark.parametrize("loss", ["non-saturating", "minimax", "least-squares", "hinge"])
 def test_the_controller_learns_from_what_d_told_right(loss: str) -> None:
-    # BUG in trainer/engine.py, _move: G's move, which reads no reals, forgets what D's move told: p never moves.
+    """G's move, which of these losses reads no reals, must not make it forget."""
     live = sure(small(loss=loss, ada_target=0.6))
     found = []
     for _ in range(9):
@@ -843,6 +841,22 @@ def test_the_controller_learns_from_what_d_told_right(loss: str) -> None:
     for _ in range(4):
         live.run_step()
     assert live.state()["augmentations"]["ada"]["p"] == pytest.approx(0.4)
+
+
+def test_a_step_in_which_d_did_not_look_teaches_the_controller_nothing() -> None:
+    class Every2nd(GAN):
+        def turns(self) -> tuple[Turn, ...]:
+            return (Turn("D", lambda step: 1 - step % 2),)
+
+    options = GANOptions(
+        width=4, depth=1, latent=3, batch_size=4, dropout=0.0, ada_images=160, ada_target=0.6
+    )
+    live = sure(training(Every2nd, data=images(24, 8), options=options, steps=20))
+    found = []
+    for _ in range(8):
+        live.run_step()
+        found.append(live.state()["augmentations"]["ada"]["p"])
+    assert found == pytest.approx([0, 0, 0, 0, 0, 0, 0.1, 0.1])  # four looks: steps 0, 2, 4, 6
 
 
 def test_without_a_target_p_stays_as_given() -> None:
@@ -883,7 +897,7 @@ def test_a_training_refuses_a_state_that_no_controller_gave() -> None:
 
 
 def test_a_probability_without_a_target_is_the_options_and_not_the_checkpoints() -> None:
-    # BUG in trainer/augment.py, load_state: a changed `ada` that was accepted on resuming is silently taken back.
+    """So that a change of it that was accepted on resuming counts."""
     live, resumed = small(ada=0.2), small(ada=0.5)
     live.run_step()
     resumed.load_state(copy.deepcopy(live.state()))
@@ -891,7 +905,6 @@ def test_a_probability_without_a_target_is_the_options_and_not_the_checkpoints()
 
 
 def test_an_augmentation_that_was_accepted_on_resuming_starts_from_its_beginning() -> None:
-    # BUG in trainer/engine.py, load_state: KeyError 'ada', so that `--accept ada` cannot be followed.
     live, resumed = small(), small(ada=0.5, instance_noise=0.1)
     live.run_step()
     resumed.load_state(copy.deepcopy(live.state()))

@@ -363,3 +363,9 @@ def test_an_unknown_path_is_refused_with_the_names_of_all_built_in_data(
         load_dataset("rings")
     for name in ("digits", "stacked-digits", "shapes", "ring", "grid"):
         assert name in caught.value.repair
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_a_fit_means_nothing_to_built_in_data_and_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name} needs no fit.*Leave it out"):
+        load_dataset(name, fit="crop")

@@ -32,6 +32,11 @@ EACH = [*((name, IMAGES) for name in SYSTEMS), *((name, CLOUD) for name in ON_PO
 LABELLED = pytest.mark.parametrize(("name", "data"), EACH, ids=lambda x: getattr(x, "kind", x))
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 def make(name: str, data: DataInfo, **given: Any) -> System:
     kind, _ = systems.load(name)
     return kind(make_options(kind, data, {**SMALL, **OWN.get(name, {}), **given}), data)

@@ -124,7 +124,6 @@ def test_the_points_between_are_augmented_as_all_that_the_discriminator_sees() -
 
 
 def test_a_sample_that_is_a_tree_has_one_place_between_for_all_its_leaves() -> None:
-    # BUG in trainer/objectives.py: each leaf draws an e of its own, so x^ leaves the line from real to fake.
     batch: Batch = {
         "real": [torch.ones(6, 1, 4, 4), {"half": torch.ones(6, 2, 2, 2)}],
         "fake": [torch.zeros(6, 1, 4, 4), {"half": torch.zeros(6, 2, 2, 2)}],

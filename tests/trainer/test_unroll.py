@@ -248,7 +248,7 @@ def test_a_lazy_penalty_counts_in_the_unrolled_loss_where_it_is_due(steps_before
 
 
 def test_the_unrolled_loss_of_d_has_its_gradient_penalty_which_depends_on_g_too() -> None:
-    # BUG in trainer/objectives.py: x^ is cut from G's graph, so this part of G's gradient is lost.
+    """x^ lies between the reals and G's fakes."""
     compare({"unroll": 1, "gp": 1.0, "optimizer": "sgd"})
 
 
