@@ -308,7 +308,7 @@ def describe_system(name: str) -> dict[str, dict[str, Any]]:
     """Default (for RGB images of 64 pixels, or points), meaning and source of every setting."""
     from .trainer import systems as known
     from .trainer.options import described
-    from .trainer.system import DataInfo
+    from .trainer.parts import DataInfo
 
     kind, _ = known.load(name)
     data = DataInfo((3, 64, 64)) if "image" in kind.kinds else DataInfo((2,), kind="points")

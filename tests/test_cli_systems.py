@@ -17,7 +17,7 @@ from gan.runtime import Generator
 from gan.runtime.images import scatter
 from gan.trainer import systems
 from gan.trainer.config import GENERAL
-from gan.trainer.system import DataInfo
+from gan.trainer.parts import DataInfo
 
 runner = CliRunner()
 NAMES = ["cgan", "dcgan", "gan", "r3gan", "unrolled", "wgan", "wgan-gp"]

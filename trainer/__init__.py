@@ -3,8 +3,7 @@
 from .checkpoint import Checkpoint
 from .loop import Outcome, train
 from .options import Options, setting
-from .request import Request
-from .system import (
+from .parts import (
     Augmentation,
     Batch,
     DataInfo,
@@ -14,11 +13,10 @@ from .system import (
     Objective,
     Player,
     Stage,
-    System,
     Turn,
-    image_field,
-    sample_field,
 )
+from .request import Request
+from .system import System, image_field, sample_field
 from .trees import Tree
 
 __all__ = [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .system import Augmentation, Batch, Live
+from .parts import Augmentation, Batch, Live
 from .trees import Tree, tree_map
 
 POLICIES = ("color", "translation", "cutout")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..runtime.errors import InputError
 from .dataset import Dataset, Mixture
-from .system import DataKind
+from .parts import DataKind
 
 DIGITS = Path(__file__).parent / "mnist10k.npz"
 DIGITS_TRAINING_ROWS = 7_000  # rows from here on are never trained on

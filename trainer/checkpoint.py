@@ -21,7 +21,8 @@ from ..runtime.files import atomic_file
 from ..runtime.signature import Signature
 from . import systems
 from .config import Config, make_options
-from .system import DataInfo, DataKind, System
+from .parts import DataInfo, DataKind
+from .system import System
 
 FORMAT = 2
 AXES: dict[DataKind, int] = {"image": 3, "points": 1}

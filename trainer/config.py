@@ -14,7 +14,8 @@ from ..runtime.errors import CheckpointError, InputError
 from .decode import Fit
 from .losses import LOSSES
 from .options import Options, ranges
-from .system import DataInfo, System
+from .parts import DataInfo
+from .system import System
 from .systems import DEFAULT, SystemSource
 
 Plain = int | float | str | bool | None

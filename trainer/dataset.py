@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .system import DataInfo, DataKind
+from .parts import DataInfo, DataKind
 
 
 @dataclass(frozen=True)

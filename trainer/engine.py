@@ -21,8 +21,9 @@ from .config import Config, default_ema_decay
 from .dataset import Dataset
 from .distributed import ALONE, World, check_batch
 from .optimizers import load_moments, make, set_rates
+from .parts import Batch, Objective, Player, Stage, Turn
 from .randomness import DataOrder, derive_seed, draw, generator
-from .system import Batch, Objective, Player, Stage, System, Turn
+from .system import System
 from .trees import Tree, tree_map
 from .unroll import foresee, without_logits
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from .system import DataInfo
+from .parts import DataInfo
 
 
 class MinibatchDeviation(nn.Module):

@@ -9,17 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import relu
 from torch.nn.functional import softplus as sp
 
+from .parts import Batch, Live
 from .trees import Tree, leaves
-
-if TYPE_CHECKING:
-    from .system import Batch, Live
 
 Formula = Callable[[Tensor, Tensor], Tensor]  # (r, f) -> one value an element
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..runtime.inputs import draw_field
 from .dataset import Dataset, Mixture
 from .features import RandomFeatures, embed
-from .system import Graph, Live, Metric
+from .parts import Graph, Live, Metric
 
 K = 5
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from .parts import Batch, Live
 from .penalties import gradient_penalty, roth_penalty, squared_gradient_norm, squared_logits
 from .trees import leaves, tree_zip
-
-if TYPE_CHECKING:
-    from .system import Batch, Live
 
 
 def r1_penalty(live: Live, batch: Batch) -> Tensor:

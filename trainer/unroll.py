@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .optimizers import Moments, ahead
-from .system import Batch, Player
+from .parts import Batch, Player
 
 Loss = Callable[
     [Mapping[str, nn.Module]], Tensor

@@ -23,8 +23,9 @@ from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
 from gan.trainer.loop import Outcome, train
 from gan.trainer.options import Options
+from gan.trainer.parts import Batch, Graph, Live
 from gan.trainer.request import Request
-from gan.trainer.system import Batch, Graph, Live, System, image_field
+from gan.trainer.system import System, image_field
 from gan.trainer.systems import SystemSource
 from gan.trainer.trees import Tree
 

@@ -34,7 +34,7 @@ from gan.trainer.augment import (
 )
 from gan.trainer.engine import Training
 from gan.trainer.objectives import r1_penalty
-from gan.trainer.system import Augmentation, Batch, Live, Turn
+from gan.trainer.parts import Augmentation, Batch, Live, Turn
 from gan.trainer.systems.gan import GAN, GANOptions
 
 from .conftest import PointOptions, images, same, training

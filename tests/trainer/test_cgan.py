@@ -10,7 +10,7 @@ from torch import nn
 
 from gan.runtime.errors import InputError
 from gan.trainer.config import make_options
-from gan.trainer.system import DataInfo
+from gan.trainer.parts import DataInfo
 from gan.trainer.systems.cgan import CGAN
 
 from .conftest import TINY, images, training

@@ -29,8 +29,8 @@ from gan.trainer.checkpoint import (
 )
 from gan.trainer.config import Config
 from gan.trainer.loop import train
+from gan.trainer.parts import DataInfo
 from gan.trainer.request import plan
-from gan.trainer.system import DataInfo
 
 from .conftest import Run, same, tiny_request
 

@@ -15,8 +15,9 @@ from gan.trainer import systems
 from gan.trainer.checks import check
 from gan.trainer.config import make_options
 from gan.trainer.losses import LOSSES
+from gan.trainer.parts import DataInfo, Graph, Player
 from gan.trainer.request import plan
-from gan.trainer.system import DataInfo, Graph, Player, System, sample_field
+from gan.trainer.system import System, sample_field
 
 from .conftest import Point, PointOptions, tiny_request
 

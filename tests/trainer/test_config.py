@@ -22,8 +22,9 @@ from gan.trainer.config import (
 )
 from gan.trainer.losses import LOSSES
 from gan.trainer.options import Options
+from gan.trainer.parts import DataInfo
 from gan.trainer.request import plan
-from gan.trainer.system import DataInfo, System
+from gan.trainer.system import System
 from gan.trainer.systems import SystemSource, load
 
 from .conftest import Point, tiny_request

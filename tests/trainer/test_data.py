@@ -22,7 +22,7 @@ from gan.trainer import data as module
 from gan.trainer.builtin import DIGITS, digits
 from gan.trainer.data import classes_of, load_dataset, source_name
 from gan.trainer.dataset import Dataset
-from gan.trainer.system import DataInfo
+from gan.trainer.parts import DataInfo
 
 from .conftest import CPU, encoded
 

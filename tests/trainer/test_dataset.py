@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from gan.trainer.dataset import Dataset
-from gan.trainer.system import DataInfo
+from gan.trainer.parts import DataInfo
 
 from .conftest import CPU
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from gan.runtime.errors import InputError
 from gan.trainer.config import make_options
 from gan.trainer.layers import MinibatchDeviation
-from gan.trainer.system import DataInfo, build_on_meta, parameter_count
+from gan.trainer.parts import DataInfo
+from gan.trainer.system import build_on_meta, parameter_count
 from gan.trainer.systems.dcgan import DCGAN, Upsample, plan
 
 COLOUR = DataInfo((3, 64, 64))

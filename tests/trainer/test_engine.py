@@ -17,16 +17,7 @@ from gan.runtime.errors import CheckpointError, TrainingDivergedError
 from gan.trainer.config import default_ema_decay, make_options
 from gan.trainer.engine import Means, Training, gradient_norm, stage_at
 from gan.trainer.objectives import r2_penalty
-from gan.trainer.system import (
-    Augmentation,
-    Batch,
-    DataInfo,
-    Live,
-    Objective,
-    Player,
-    Stage,
-    Turn,
-)
+from gan.trainer.parts import Augmentation, Batch, DataInfo, Live, Objective, Player, Stage, Turn
 from gan.trainer.systems.dcgan import DCGAN
 from gan.trainer.trees import Tree
 

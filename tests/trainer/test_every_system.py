@@ -13,7 +13,8 @@ from gan.trainer import systems
 from gan.trainer.builtin import RING, points
 from gan.trainer.config import make_options
 from gan.trainer.dataset import Dataset
-from gan.trainer.system import DataInfo, System
+from gan.trainer.parts import DataInfo
+from gan.trainer.system import System
 
 from .conftest import same, training, weights
 

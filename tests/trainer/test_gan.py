@@ -16,7 +16,8 @@ from gan.trainer.config import make_options
 from gan.trainer.dataset import Dataset
 from gan.trainer.metrics import modes
 from gan.trainer.options import Options
-from gan.trainer.system import DataInfo, build_on_meta, parameter_count
+from gan.trainer.parts import DataInfo
+from gan.trainer.system import build_on_meta, parameter_count
 from gan.trainer.systems.gan import GAN, GANOptions
 
 from .conftest import training

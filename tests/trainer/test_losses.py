@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan.trainer.losses import LOSSES, AdversarialLoss, accuracy, distance
-from gan.trainer.system import Live
+from gan.trainer.parts import Live
 
 REAL, FAKE = (2.0, -1.0, 0.25), (0.5, -3.0, 1.5)
 

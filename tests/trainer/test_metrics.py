@@ -15,7 +15,8 @@ from gan.runtime.signature import Draw, Field
 from gan.trainer.data import load_dataset
 from gan.trainer.dataset import Dataset
 from gan.trainer.metrics import Coverage, coverage_and_density, coverage_within, run_averaged
-from gan.trainer.system import Graph, Live, image_field
+from gan.trainer.parts import Graph, Live
+from gan.trainer.system import image_field
 
 from .conftest import CPU, images
 

@@ -17,7 +17,8 @@ from gan.trainer.builtin import GRID, RING, points
 from gan.trainer.dataset import Dataset, Mixture
 from gan.trainer.features import RandomFeatures
 from gan.trainer.metrics import Coverage, Modes, coverage_and_density, default_metrics, modes
-from gan.trainer.system import Graph, Live, sample_field
+from gan.trainer.parts import Graph, Live
+from gan.trainer.system import sample_field
 
 from .conftest import CPU, images
 

@@ -21,7 +21,8 @@ from gan.trainer.objectives import (
     roth,
 )
 from gan.trainer.options import Options
-from gan.trainer.system import Augmentation, Batch, Live, Stage, System, Turn
+from gan.trainer.parts import Augmentation, Batch, Live, Stage, Turn
+from gan.trainer.system import System
 from gan.trainer.trees import Tree
 
 from .conftest import Point, PointOptions, training

@@ -21,7 +21,8 @@ from gan.trainer.distributed import World
 from gan.trainer.engine import Training
 from gan.trainer.layers import MinibatchDeviation
 from gan.trainer.options import Interval, Options, cosine, described, ranges, setting
-from gan.trainer.system import Batch, DataInfo, Live, Stage, System, Turn
+from gan.trainer.parts import Batch, DataInfo, Live, Stage, Turn
+from gan.trainer.system import System
 from gan.trainer.systems.dcgan import DCGAN, DCGANOptions
 from gan.trainer.systems.gan import GAN, GANOptions
 from gan.trainer.systems.r3gan import R3GAN, R3GANOptions

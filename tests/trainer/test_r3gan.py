@@ -19,7 +19,8 @@ from gan.runtime.errors import InputError
 from gan.trainer.config import make_options
 from gan.trainer.engine import Training
 from gan.trainer.options import Options
-from gan.trainer.system import Batch, DataInfo, Live, build_on_meta, parameter_count
+from gan.trainer.parts import Batch, DataInfo, Live
+from gan.trainer.system import build_on_meta, parameter_count
 from gan.trainer.systems.r3gan import (
     R3GAN,
     Block,

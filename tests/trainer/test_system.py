@@ -11,18 +11,8 @@ from torch import Tensor, nn
 
 from gan.runtime.signature import Draw
 from gan.trainer.objectives import r1_penalty, r2_penalty
-from gan.trainer.system import (
-    Augmentation,
-    Batch,
-    DataInfo,
-    Graph,
-    Live,
-    Player,
-    System,
-    build_on_meta,
-    image_field,
-    parameter_count,
-)
+from gan.trainer.parts import Augmentation, Batch, DataInfo, Graph, Live, Player
+from gan.trainer.system import System, build_on_meta, image_field, parameter_count
 from gan.trainer.trees import Tree
 
 from .conftest import Point, PointOptions, training

@@ -13,7 +13,8 @@ from torch.nn.functional import softplus as sp
 
 from gan.trainer.engine import Training
 from gan.trainer.options import Options
-from gan.trainer.system import Batch, Live, Objective, Player, Stage, System, Turn
+from gan.trainer.parts import Batch, Live, Objective, Player, Stage, Turn
+from gan.trainer.system import System
 from gan.trainer.unroll import Foreseen, foresee, without_logits
 
 from .conftest import Point, PointOptions, same, training, weights

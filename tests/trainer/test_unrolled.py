@@ -14,7 +14,8 @@ from gan.trainer.checks import check
 from gan.trainer.config import make_options
 from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
-from gan.trainer.system import DataInfo, build_on_meta
+from gan.trainer.parts import DataInfo
+from gan.trainer.system import build_on_meta
 from gan.trainer.systems.unrolled import Unrolled
 
 from .conftest import images, same, training, weights

@@ -13,8 +13,8 @@ from gan.trainer.builtin import RING, points
 from gan.trainer.config import make_options
 from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
+from gan.trainer.parts import DataInfo
 from gan.trainer.progress import Status
-from gan.trainer.system import DataInfo
 from gan.trainer.systems.wgan import WGAN
 
 from .conftest import images, training

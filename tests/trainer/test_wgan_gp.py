@@ -12,7 +12,8 @@ from gan.trainer.builtin import RING, points
 from gan.trainer.config import make_options
 from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
-from gan.trainer.system import DataInfo, build_on_meta
+from gan.trainer.parts import DataInfo
+from gan.trainer.system import build_on_meta
 from gan.trainer.systems.wgan_gp import WGANGP
 
 from .conftest import training

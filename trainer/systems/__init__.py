@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 from ...runtime.errors import CheckpointError, GanError, InputError
-from ..system import DataKind, System
+from ..parts import DataKind
+from ..system import System
 
 DEFAULT, DEFAULT_LABELLED, DEFAULT_POINTS = "dcgan", "cgan", "gan"
 

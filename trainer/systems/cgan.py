@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..options import Options, setting
-from ..system import DataInfo
+from ..parts import DataInfo
 from .dcgan import DCGAN, DCGANOptions
 
 

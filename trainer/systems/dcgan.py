@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..layers import MinibatchDeviation, smallest_map
 from ..options import Options, setting
-from ..system import DataInfo, System
+from ..parts import DataInfo
+from ..system import System
 
 MAX_CHANNELS = 1024
 

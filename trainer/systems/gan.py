@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..layers import MinibatchDeviation
 from ..options import Options, setting
-from ..system import DataInfo, System
+from ..parts import DataInfo
+from ..system import System
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu, pad
 from ...runtime.errors import InputError
 from ..layers import MinibatchDeviation, smallest_map
 from ..options import Options, cosine, setting
-from ..system import DataInfo, System
+from ..parts import DataInfo
+from ..system import System
 
 GAIN = math.sqrt(2.0 / (1.0 + 0.2**2))  # of LeakyReLU 0.2
 GAMMAS = (

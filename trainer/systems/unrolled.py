@@ -13,7 +13,8 @@ from typing import Literal, cast
 from torch import nn
 
 from ..options import Options, setting
-from ..system import DataInfo, System
+from ..parts import DataInfo
+from ..system import System
 from .dcgan import DCGANOptions, dc_networks
 from .gan import GANOptions, MLPDiscriminator, MLPGenerator
 

@@ -14,7 +14,8 @@ from typing import cast
 from torch import nn
 
 from ..options import Options, setting
-from ..system import DataInfo, System, Turn
+from ..parts import DataInfo, Turn
+from ..system import System
 from .dcgan import DCGANOptions, dc_networks
 from .gan import GANOptions, mlp_networks
 
