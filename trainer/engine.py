@@ -150,9 +150,10 @@ class Training:
                 load_weights(network, state["averaged"][name], f"averaged {name}")
             for name, optimizer in self.optimizers.items():
                 load_moments(optimizer, state["optimizers"][name]["state"], name)
+            learnt = dict(state["augmentations"])
             for augmentation in self.augmentations:
-                if augmentation.name in state["augmentations"]:  # else it was accepted just now
-                    augmentation.load_state(state["augmentations"][augmentation.name])
+                if augmentation.name in learnt:  # else it was accepted just now
+                    augmentation.load_state(learnt[augmentation.name])
             progress, health = state["progress"], state["health"]
             self.step, self.position = int(progress["step"]), int(progress["position"])
             if self.step < 0 or self.position < 0:

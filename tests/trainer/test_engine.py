@@ -766,6 +766,8 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     junk: list[Any] = [None, "x", [], {}]
     for section in ("networks", "averaged", "optimizers", "progress", "augmentations", "health"):
         for value in junk:
+            if section == "augmentations" and value in ([], {}):
+                continue  # one that was accepted just now has no state yet
             with pytest.raises(CheckpointError):
                 training(Dropped).load_state(copy.deepcopy(state) | {section: value})
         for name in state[section]:
