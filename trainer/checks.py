@@ -69,6 +69,16 @@ def _alone(system: System, mirror: bool) -> Iterator[tuple[str, str, str]]:
 def _in_networks(system: System) -> Iterator[tuple[str, str, str]]:
     """Contradictions of options with what the networks are."""
     o = system.options
+    latent = [f for graph in system.graphs().values() for f in graph.inputs if f.kind == "latent"]
+    if o.latents == "uniform" and any(f.draw is None or f.draw.kind != "uniform" for f in latent):
+        yield (
+            f"{system.name} draws its latents in its own way",
+            "latents=uniform, but graphs() says otherwise",
+            "Leave latents out, or use self.latent_field() in graphs()",
+        )
+    unrolls = any(player.unroll for player in system.players().values())
+    if not (o.gp or unrolls or o.minibatch_deviation):
+        return  # the first use of the meta device costs seconds
     networks = build_on_meta(system)
     layers = [m for name in system.discriminators() for m in networks[name].modules()]
     normed = any(isinstance(layer, BATCH_NORMS) for layer in layers)
@@ -79,7 +89,7 @@ def _in_networks(system: System) -> Iterator[tuple[str, str, str]]:
             "gp with a batch norm in D: it couples the samples whose gradients are penalised",
             without,
         )
-    if normed and any(player.unroll for player in system.players().values()):
+    if normed and unrolls:
         yield (
             "A discriminator with batch norm cannot be unrolled",
             "unroll with a batch norm in D: its running statistics would move in moves never made",
@@ -90,11 +100,4 @@ def _in_networks(system: System) -> Iterator[tuple[str, str, str]]:
             f"{system.name} has no place for minibatch deviation",
             "no MinibatchDeviation in its discriminator",
             "Leave it out, or put gan.trainer.layers.MinibatchDeviation() before D's last layer",
-        )
-    latent = [f for graph in system.graphs().values() for f in graph.inputs if f.kind == "latent"]
-    if o.latents == "uniform" and any(f.draw is None or f.draw.kind != "uniform" for f in latent):
-        yield (
-            f"{system.name} draws its latents in its own way",
-            "latents=uniform, but graphs() says otherwise",
-            "Leave latents out, or use self.latent_field() in graphs()",
         )

@@ -2,6 +2,7 @@
 
 theta^(0) = theta_D;  theta^(i+1) = theta^(i) + the optimiser's step on L_D(theta^(i), theta_G);  G's loss is taken at
 theta^(k), and its gradient also flows through theta^(k)(theta_G). D itself moves by one ordinary step from theta^(0).
+The limits of D's real moves (clipped gradients and weights) are not foreseen.
 """
 
 from __future__ import annotations

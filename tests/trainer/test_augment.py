@@ -788,6 +788,12 @@ def test_the_state_in_the_middle_of_an_interval_goes_on_as_if_nothing_had_happen
         assert second.state() == whole.state()
 
 
+def test_a_state_with_more_readings_than_an_interval_still_comes_to_its_end() -> None:
+    augment = AdaptiveAugmentation(0.0, 0.5, images=100, batch=5)
+    augment.load_state({"p": 0.5, "readings": [-1.0] * 4 + [1.0] * 3})
+    assert steered(augment, 1.0) == [0.7]  # by the last three and this one
+
+
 @pytest.mark.parametrize(
     "state",
     [
