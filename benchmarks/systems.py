@@ -176,7 +176,9 @@ def run(name: str, trial: Trial, out: Path, scale: float, settings: list[str]) -
         key, value = text.split("=", 1)
         given[key] = json.loads(value) if value[:1] in "-.0123456789tf" else value
     begin, cpu = time.perf_counter(), time.process_time()
-    request = Request(data=trial.data, system=trial.system, given=given, out=folder, force=True)
+    request = Request(
+        data=trial.data, system=trial.system, given=given, out=folder, force=True, threads=1
+    )  # one thread, on which the weights depend: the scores are those of any such machine
     outcome = train(request)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     folder = outcome.folder.path
