@@ -79,7 +79,9 @@ def loosely(generator: Generator, folder: Path) -> list[Row]:
     (strict, strict_near), _ = near_modes(generator)
     return [
         Row("modes of 8, within 0.2", found, real_found, (">=", 6)),
-        Row("within 0.2", near, real_near, None),
+        Row(
+            "within 0.2", near, real_near, (">=", 0.5)
+        ),  # a round cloud has all modes loosely, and 0.12
         Row("modes of 8", strict, 8, None),
         Row("within 3 sigma", strict_near, None, None),
     ]
@@ -157,12 +159,16 @@ R3: dict[str, Plain] = SMALL | {
     "blocks": 2, "group": 8, "batch_size": 8, "ada": 0.0, "g_learning_rate": 2e-3, "d_learning_rate": 2e-3,
     "decay_share": 0.4, "r1": 10.0, "r2": 10.0,
 }  # fmt: skip
+# With the paper's rates and z of 256 numbers the samples are still a round cloud after 2,500 steps.
+UNROLLED: dict[str, Plain] = {
+    "d_learning_rate": 2e-3, "latent": 16, "batch_size": 256, "decay_share": 0.5,
+}  # fmt: skip
 TRIALS = {
     "gan": Trial("gan", "ring", 6_000, ring(7, 0.7)),
     "gan-minimax": Trial("gan", "ring", 6_000, ring(7, 0.7), {"loss": "minimax"}),
     "wgan": Trial("wgan", "ring", 3_000, clipped),
     "wgan-gp": Trial("wgan-gp", "ring", 4_000, ring(8, 0.5)),
-    "unrolled": Trial("unrolled", "ring", 2_500, loosely),
+    "unrolled": Trial("unrolled", "ring", 3_000, loosely, UNROLLED),
     "dcgan": Trial("dcgan", "shapes", 10_000, kinds_and_coverage, DC),
     "dcgan-resize": Trial("dcgan", "shapes", 10_000, kinds_and_coverage, DC | {"up": "resize"}),
     "r3gan": Trial("r3gan", "shapes", 3_000, kinds_and_coverage, R3),
