@@ -25,13 +25,14 @@ from gan.trainer.builtin import digits, stacked
 from gan.trainer.config import Plain
 
 COUNT, MODES = 26_000, 1_000
-SMALL: dict[str, Plain] = {"batch_size": 64, "latent": 64, "beta1": 0.0, "beta2": 0.99}
+SMALL: dict[str, Plain] = {"latent": 64, "g_learning_rate": 1e-3, "d_learning_rate": 1e-3}
 GIVEN: dict[str, dict[str, Plain]] = {
-    "dcgan": SMALL | {"width": 32, "g_learning_rate": 1e-3, "d_learning_rate": 1e-3, "beta1": 0.5},
-    "unrolled": SMALL | {"width": 32, "g_learning_rate": 1e-3, "d_learning_rate": 1e-3, "beta1": 0.5},
-    "r3gan": SMALL | {"width": 64, "blocks": 1, "ada": 0.0, "r1": 1.0, "r2": 1.0}
-    | {"g_learning_rate": 1e-3, "d_learning_rate": 1e-3},
-}  # fmt: skip
+    "dcgan": SMALL | {"width": 32, "beta1": 0.5, "beta2": 0.99},
+    "unrolled": SMALL | {"width": 16, "beta1": 0.5, "beta2": 0.99, "batch_size": 32},
+    "r3gan": SMALL
+    | {"width": 32, "group": 8, "batch_size": 8, "ada": 0.0, "r1": 5.0, "r2": 5.0}
+    | {"g_learning_rate": 2e-3, "d_learning_rate": 2e-3, "decay_share": 0.4},
+}
 
 
 def digit_judge() -> tuple[Judge, float]:
