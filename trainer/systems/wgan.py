@@ -21,12 +21,22 @@ from .gan import GANOptions, mlp_networks
 
 
 @dataclass(frozen=True, kw_only=True)
-class WGANOptions(DCGANOptions, GANOptions):
+class CriticOptions(DCGANOptions, GANOptions):
     dropout: float = setting(0.0, "share of the critic's units left out in a move", below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WGANOptions(CriticOptions):
     warm_up: int = setting(
         25, "first steps in which the critic has warm_up_moves, as in every 500th"
     )
     warm_up_moves: int = setting(100, "moves of the critic in those steps", above=0)
+
+
+def critic_networks(o: CriticOptions, data: DataInfo, classes: int) -> dict[str, nn.Module]:
+    """G and the critic: DCGAN's for images, fully connected ones for points."""
+    make = dc_networks if data.kind == "image" else mlp_networks
+    return make(o, data, classes)
 
 
 class WGAN(System):
@@ -49,9 +59,7 @@ class WGAN(System):
         )  # fmt: skip
 
     def networks(self) -> dict[str, nn.Module]:
-        o, classes = cast(WGANOptions, self.options), len(self.classes)
-        make = dc_networks if self.data.kind == "image" else mlp_networks
-        return make(o, self.data, classes)
+        return critic_networks(cast(WGANOptions, self.options), self.data, len(self.classes))
 
     def turns(self) -> tuple[Turn, ...]:
         o = cast(WGANOptions, self.options)

@@ -15,14 +15,12 @@ from torch import nn
 from ..options import Options, setting
 from ..parts import DataInfo
 from ..system import System
-from .dcgan import DCGANOptions, dc_networks
-from .gan import GANOptions, mlp_networks
+from .wgan import CriticOptions, critic_networks
 
 
 @dataclass(frozen=True, kw_only=True)
-class WGANGPOptions(DCGANOptions, GANOptions):
+class WGANGPOptions(CriticOptions):
     d_norm: Literal["batch", "none"] = setting("none", "normalisation in the critic")
-    dropout: float = setting(0.0, "share of the critic's units left out in a move", below=1)
 
 
 class WGANGP(System):
@@ -45,6 +43,4 @@ class WGANGP(System):
         )  # fmt: skip
 
     def networks(self) -> dict[str, nn.Module]:
-        o, classes = cast(WGANGPOptions, self.options), len(self.classes)
-        make = dc_networks if self.data.kind == "image" else mlp_networks
-        return make(o, self.data, classes)
+        return critic_networks(cast(WGANGPOptions, self.options), self.data, len(self.classes))
