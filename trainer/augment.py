@@ -143,7 +143,8 @@ class AdaptiveAugmentation(Augmentation):
         if not self.adapts:
             return  # p is a setting
         p, readings = state["p"], state["readings"]
-        assert isinstance(readings, list) and not isinstance(p, list)
+        if not isinstance(readings, list) or isinstance(p, list):
+            raise TypeError(f"a probability {p!r:.40} and readings {readings!r:.40}")
         if not 0.0 <= p <= 1.0 or not all(-1.0 <= r <= 1.0 for r in readings):
             raise ValueError(f"probability {p} of augmentation")
         self.p, self._right = float(p), [float(r) for r in readings][-self.INTERVAL + 1 :]

@@ -161,7 +161,7 @@ class Training:
             self.stage_number = int(progress["stage"])
             self.skipped, in_a_row = int(health["skipped"]), dict(health["skipped_in_a_row"])
             self.skipped_in_a_row = {name: int(in_a_row[name]) for name in self.players}
-        except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 "The checkpoint does not fit",
                 seen=f"{type(error).__name__}: {error}",

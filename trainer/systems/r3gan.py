@@ -1,9 +1,9 @@
 """R3GAN: Huang et al. 2024. A relativistic pairing loss with R1 and R2 at every step, and plain residual networks.
 
 D minimises softplus(-(D(x) - D(G(z)))) + gamma/2 (||grad D(x)||^2 + ||grad D(G(z))||^2), and G
-softplus(-(D(G(z)) - D(x))). The networks have no normalisation:
-blocks of 1x1, grouped 3x3 and 1x1 convolutions whose last is 0 at first (fix-up initialisation). Learning rate, beta2,
-gamma, the average's half-life and the augmentation move on cosines over the first `burn_in` of the run.
+softplus(-(D(G(z)) - D(x))). The networks have no normalisation: blocks of 1x1, grouped 3x3 and 1x1 convolutions whose
+last is 0 at first (fix-up initialisation). Learning rate, beta2, gamma, the average's half-life and the augmentation
+move on cosines over the first `burn_in` of the run.
 
 Where it departs from the authors' code, which is under another licence and was not copied: upsampling is bilinear with
 the symmetric filter [1, 3, 3, 1] instead of [1, 2, 1], which shifts by half a pixel; the schedules are shares of the
