@@ -21,6 +21,8 @@ except ModuleNotFoundError:
     ) from None
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .export import Report
     from .runtime import Generator
     from .trainer.progress import Status
@@ -113,6 +115,12 @@ LOSS = "non-saturating, minimax, least-squares, hinge, wasserstein or relativist
 SET = "Any other setting; `gan systems NAME` lists them."
 DEVICE = "auto, cpu, cuda or cuda:N. auto may use the CPU, cuda never does."
 THREADS = "CPU threads. Default: what this process may use."
+Truncation = Annotated[
+    float | None,
+    option(
+        help="How far from the mean style, -2 to 2; 1 is all the way. Only for models that have it."
+    ),
+]
 
 
 @app.command(epilog="Example: gan train ./photos --system dcgan --resolution 64 --out runs/photos")
@@ -338,7 +346,11 @@ def export(
     checkpoint: Annotated[Path, argument("CHECKPOINT", "A model.pt of `gan train`.")],
     output: Annotated[Path, argument("OUTPUT", "The .onnx file to write.")],
     graph: Annotated[
-        str | None, option(help="Which graph. Default: the system's main one.")
+        str | None,
+        option(
+            help="Which graph, or all: the main one to OUTPUT, the others beside it as NAME.GRAPH.onnx. "
+            "Default: the system's main one."
+        ),
     ] = None,
     image: Annotated[
         Literal["uint8", "float"],
@@ -361,22 +373,26 @@ def export(
     need("export", "torch", "onnx", "onnxscript")
     tell()
     from .export import export as run
+    from .export import export_all
 
-    report = run(
-        checkpoint,
-        output,
-        graph=graph,
-        image=image,
-        opset=opset,
-        max_batch=max_batch,
-        system_file=system,
-        accept_changed_system="system" in (accept or ()),
-        overwrite=force,
+    settings: dict[str, Any] = {
+        "image": image,
+        "opset": opset,
+        "max_batch": max_batch,
+        "system_file": system,
+        "accept_changed_system": "system" in (accept or ()),
+        "overwrite": force,
+    }
+    reports = (
+        export_all(checkpoint, output, **settings)
+        if graph == "all"
+        else {output: run(checkpoint, output, graph=graph, **settings)}
     )
-    print_report(report)
-    typer.echo(
-        f"Wrote {output} ({output.stat().st_size / 1e6:.2f} MB). Next: gan sample {output} --grid grid.png"
-    )
+    for path, report in reports.items():
+        print_report(report)
+        typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    if graph in (None, "all"):
+        typer.echo(f"Next: gan sample {output} --grid grid.png")
 
 
 @app.command(epilog="Example: gan sample model.onnx --count 64 --seed 0 --out samples/")
@@ -392,7 +408,25 @@ def sample(
     label: Annotated[
         str | None, option(help="A class name or index. Default: drawn for each image.")
     ] = None,
-    truncation: Annotated[float | None, option(help="Only for models that have it.")] = None,
+    truncation: Truncation = None,
+    noise: Annotated[
+        Literal["shared", "drawn"] | None,
+        option(
+            help="shared by all images (default), or drawn for each; for models with noise inputs."
+        ),
+    ] = None,
+    mix: Annotated[
+        str | None,
+        option(
+            metavar="ROWSxCOLUMNS",
+            help="A sheet of mixed styles, as 4x6: coarse ones from the seeds --seed and on, by rows, fine ones from "
+            "the next seeds, by columns. Needs the graphs of `gan export --graph all`.",
+        ),
+    ] = None,
+    layers: Annotated[
+        int | None,
+        option(min=1, help="With --mix: the first layer of the fine style. Default: half."),
+    ] = None,
     out: Annotated[
         Path | None, where(help="Folder for one file an image, or a .npy file for all samples.")
     ] = None,
@@ -417,31 +451,108 @@ def sample(
         )
     if by_class and (grid is None or label is not None):
         raise typer.BadParameter("--by-class goes with --grid and without --label")
+    if mix is not None and (grid is None or count or start or by_class or columns or noise):
+        raise typer.BadParameter(
+            "--mix goes with --grid, and without --count, --start, --by-class, --columns and --noise"
+        )
+    if layers is not None and mix is None:
+        raise typer.BadParameter("--layers goes with --mix")
     import secrets
 
     from .runtime import Generator
 
-    generator = Generator(model, device=device, threads=threads)
     if seed is None:
-        seed = secrets.randbits(64)
+        seed = secrets.randbits(63)
         typer.echo(f"Seed {seed}")
+    if mix is not None:
+        assert grid is not None
+        pair = style_graphs(model, device, threads)
+        write_mix(pair, grid, rows_and_columns(mix), layers, seed, label, truncation, force)
+        return
+    generator = Generator(model, device=device, threads=threads)
+    asked: dict[str, Any] = {
+        "seed": seed,
+        "start": start,
+        "label": class_of(generator, label),
+        "truncation": truncation,
+        "noise": noise or "shared",
+    }
     if out is not None and out.suffix == ".npy":
-        write_array(generator, out, count or 16, seed, start, label, truncation, force)
+        write_array(generator, out, count or 16, asked, force)
     elif grid is not None:
-        write_grid(generator, grid, count, seed, start, label, truncation, columns, by_class, force)
+        write_grid(generator, grid, count, asked, columns, by_class, force)
     else:
         assert out is not None
-        write_files(generator, out, count or 16, seed, start, label, truncation, format, force)
+        write_files(generator, out, count or 16, asked, format, force)
+
+
+def rows_and_columns(text: str) -> tuple[int, int]:
+    rows, x, columns = text.partition("x")
+    if not (x and rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        raise typer.BadParameter(f"--mix takes ROWSxCOLUMNS, such as 4x6, not {text!r:.40}")
+    return int(rows), int(columns)
+
+
+def style_graphs(model: Path, device: str, threads: int | None) -> tuple[Generator, Generator]:
+    """The mapping and synthesis beside a model, as `gan export --graph all` leaves them."""
+    from .runtime import Generator, InputError
+    from .runtime.files import sibling
+
+    paths = [sibling(model, name) for name in ("mapping", "synthesis")]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(
+                f"{model} has no graphs of styles beside it",
+                seen=f"There is no {path}",
+                repair="If it is a model with styles: gan export model.pt "
+                f"{model} --graph all --force",
+            )
+    mapping, synthesis = (Generator(path, device=device, threads=threads) for path in paths)
+    return mapping, synthesis
+
+
+def write_mix(
+    pair: tuple[Generator, Generator],
+    path: Path,
+    size: tuple[int, int],
+    layers: int | None,
+    seed: int,
+    label: str | None,
+    truncation: float | None,
+    force: bool,
+) -> None:
+    """Rows of coarse styles, columns of fine ones, with the images of both alone at the edges."""
+    import numpy as np
+
+    from .runtime import mix
+    from .runtime.images import check_suffix, grid, save
+
+    check_suffix(path)
+    check_new_file(path, force)
+    mapping, synthesis = pair
+    rows, columns = size
+    (field,) = (f for f in synthesis.signature.inputs if f.kind == "style")
+    begin = max(int(field.shape[0]) // 2, 1) if layers is None else layers
+    coarse, fine = range(seed, seed + rows), range(seed + rows, seed + rows + columns)
+    given: dict[str, Any] = {"label": class_of(mapping, label), "truncation": truncation}
+    alone = mix(mapping, synthesis, [[*coarse, *fine]], [], **given)
+    pairs = [[c for c in coarse for _ in fine], [f for _ in coarse for f in fine]]
+    mixed = mix(mapping, synthesis, pairs, [begin], **given)
+    lines = [np.concatenate([np.zeros_like(alone[:1]), alone[rows:]])]
+    for row in range(rows):
+        lines.append(np.concatenate([alone[row : row + 1], mixed[row * columns :][:columns]]))
+    save(grid(np.concatenate(lines), columns + 1), path)
+    typer.echo(
+        f"Wrote {path} (coarse styles of seeds {coarse[0]} to {coarse[-1]}, fine ones of {fine[0]} to {fine[-1]} "
+        f"from layer {begin} of {field.shape[0]}, {synthesis.device})"
+    )
 
 
 def write_grid(
     generator: Generator,
     path: Path,
     count: int | None,
-    seed: int,
-    start: int,
-    label: str | None,
-    truncation: float | None,
+    asked: dict[str, Any],
     columns: int | None,
     by_class: bool,
     force: bool,
@@ -452,7 +563,6 @@ def write_grid(
     check_suffix(path)
     check_new_file(path, force)
     points = drawable(generator) == "points"
-    labels: Any = class_of(generator, label)
     if by_class:
         columns = len(generator.classes)
         if not columns:
@@ -462,41 +572,26 @@ def write_grid(
                 repair="Leave --by-class out",
             )
         count = count or 8 * columns
-        labels = [i % columns for i in range(count)]
-    samples = generator.sample(
-        count or (2_000 if points else 16),
-        seed=seed,
-        start=start,
-        label=labels,
-        truncation=truncation,
-    )
+        asked = asked | {"label": [i % columns for i in range(count)]}
+    samples = generator.sample(count or (2_000 if points else 16), **asked)
     save(scatter(samples) if points else grid(samples, columns), path)
     what = "points" if points else "images"
-    typer.echo(f"Wrote {path} ({len(samples)} {what}, seed {seed}, {generator.device})")
+    typer.echo(f"Wrote {path} ({len(samples)} {what}, seed {asked['seed']}, {generator.device})")
 
 
 def write_array(
-    generator: Generator,
-    path: Path,
-    count: int,
-    seed: int,
-    start: int,
-    label: str | None,
-    truncation: float | None,
-    force: bool,
+    generator: Generator, path: Path, count: int, asked: dict[str, Any], force: bool
 ) -> None:
     import numpy as np
 
     from .runtime.files import atomic_file
 
     check_new_file(path, force)
-    samples = generator.sample(
-        count, seed=seed, start=start, label=class_of(generator, label), truncation=truncation
-    )
+    samples = generator.sample(count, **asked)
     with atomic_file(path) as file:
         np.save(file, samples, allow_pickle=False)
     typer.echo(
-        f"Wrote {path} ({samples.dtype} {list(samples.shape)}, seed {seed}, {generator.device})"
+        f"Wrote {path} ({samples.dtype} {list(samples.shape)}, seed {asked['seed']}, {generator.device})"
     )
 
 
@@ -528,10 +623,7 @@ def write_files(
     generator: Generator,
     folder: Path,
     count: int,
-    seed: int,
-    start: int,
-    label: str | None,
-    truncation: float | None,
+    asked: dict[str, Any],
     suffix: str,
     force: bool,
 ) -> None:
@@ -545,6 +637,8 @@ def write_files(
             repair="Give --out FILE.npy for all samples as one array, or --grid FILE.png for a plot",
         )
 
+    start = asked["start"]
+
     def path_of(number: int) -> Path:
         return folder / f"{start + number:06d}.{suffix}"
 
@@ -553,11 +647,84 @@ def write_files(
         if path.stem.isdecimal() and int(path.stem) in wanted:
             refuse_existing(path_of(int(path.stem) - start), force)
     folder.mkdir(parents=True, exist_ok=True)
-    chunks = generator.stream(
-        count, seed=seed, start=start, label=class_of(generator, label), truncation=truncation
-    )
+    chunks = generator.stream(count, **asked)
     written = save_all((image for chunk in chunks for image in chunk), path_of)
-    typer.echo(f"Wrote {written} images to {folder}/ (seed {seed}, {generator.device})")
+    typer.echo(f"Wrote {written} images to {folder}/ (seed {asked['seed']}, {generator.device})")
+
+
+@app.command(
+    epilog="Example: gan interpolate model.onnx walk.mp4 --from 3 --to 9 --frames 120 --space w"
+)
+def interpolate(
+    model: Model,
+    output: Annotated[
+        Path, argument("OUTPUT", "A .mp4, an animated .webp, or a .png with all frames.")
+    ],
+    first: Annotated[int, option("--from", help="Seed of the first image.")],
+    last: Annotated[int, option("--to", help="Seed of the last image.")],
+    frames: Annotated[int, option(min=2, max=100_000, help="Images on the way. Default: 60.")] = 60,
+    space: Annotated[
+        Literal["z", "w"],
+        option(
+            help="z: the great circle between the latents. w: the straight line between the styles, with the graphs "
+            "of `gan export --graph all`. Default: z."
+        ),
+    ] = "z",
+    label: Annotated[
+        str | None, option(help="A class name or index. Default: that of the first seed.")
+    ] = None,
+    truncation: Truncation = None,
+    fps: Annotated[float, where(help="Frames a second. Default: 30.")] = 30.0,
+    loop: Annotated[bool, where("--loop", help="And back again.")] = False,
+    columns: Annotated[int | None, where(min=1, help="Of a .png. Default: about square.")] = None,
+    device: Annotated[str, machine(help=DEVICE)] = "auto",
+    threads: Annotated[int | None, machine(help=THREADS)] = None,
+    force: Force = False,
+) -> None:
+    """Draw the way from one seed's image to another's, without torch."""
+    need_onnxruntime()
+    tell(logging.WARNING)
+    from .runtime import Generator, styles, video
+    from .runtime import images as pictures
+
+    still = output.suffix.lower() == ".png"
+    if columns is not None and not still:
+        raise typer.BadParameter("--columns goes with a .png")
+    if not still:
+        video.check_suffix(output, fps)
+    check_new_file(output, force)
+    if space == "w":
+        mapping, generator = style_graphs(model, device, threads)
+        given: dict[str, Any] = {"label": class_of(mapping, label), "truncation": truncation}
+        chunks = styles.walk(mapping, generator, first, last, frames, **given)
+    else:
+        generator = Generator(model, device=device, threads=threads)
+        given = {"label": class_of(generator, label), "truncation": truncation}
+        chunks = generator.walk(first, last, frames, **given)
+    if drawable(generator) != "image":
+        fail("points have no frames: use gan sample")
+    images: Iterator[Any] = (image for chunk in chunks for image in chunk)
+    if loop:
+        images = there_and_back(images)
+    if still:
+        import numpy as np
+
+        pictures.save(pictures.grid(np.stack(list(images)), columns), output)
+    else:
+        video.save(images, output, fps=fps)
+    count = 2 * frames - 2 if loop else frames
+    typer.echo(
+        f"Wrote {output} ({count} frames, seeds {first} to {last} in {space}, {generator.device})"
+    )
+
+
+def there_and_back(images: Iterator[Any]) -> Iterator[Any]:
+    """All images, then all but the ends in reverse."""
+    seen = []
+    for image in images:
+        seen.append(image)
+        yield image
+    yield from seen[-2:0:-1]
 
 
 def class_of(generator: Generator, label: str | None) -> int | str | None:

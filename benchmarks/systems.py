@@ -20,10 +20,13 @@ import torch
 from judge import Judge, channels_first, classify, features, to_tensor, train_judge
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from gan.export import export
-from gan.runtime import Generator
+from gan.export import export_all
+from gan.runtime import Generator, mix
+from gan.runtime.files import sibling
 from gan.runtime.images import grid, save, scatter
+from gan.runtime.inputs import draw_field
 from gan.trainer import Checkpoint, Request, train
 from gan.trainer.builtin import RING, SHAPES, points, shapes
 from gan.trainer.config import Plain
@@ -116,7 +119,7 @@ def shapes_judge() -> tuple[Judge, Tensor, Tensor, float]:
     return judge, to_tensor(held), to_tensor(other), right.float().mean().item()
 
 
-def kinds_and_coverage(generator: Generator, folder: Path) -> list[Row]:
+def kinds_and_coverage(generator: Generator, folder: Path, least_kinds: int = 14) -> list[Row]:
     judge, real, other, accuracy = shapes_judge()
     samples = generator.sample(IMAGES, seed=0)
     fake = to_tensor(channels_first(samples))
@@ -128,11 +131,60 @@ def kinds_and_coverage(generator: Generator, folder: Path) -> list[Row]:
     enough = IMAGES * 0.006  # a ninth of the fair share
     return [
         Row("judge's accuracy on held-out reals", accuracy, None, None),
-        Row("kinds of 18", int((counts >= enough).sum()), int((real_counts >= enough).sum()), (">=", 14)),
+        Row("kinds of 18", int((counts >= enough).sum()), int((real_counts >= enough).sum()), (">=", least_kinds)),
         Row("coverage", coverage, real_coverage, (">=", 0.5 * real_coverage)),
         Row("density", density, real_density, None),
         Row("energy at the stride-2 grid, 1e-3", checkerboard(samples), checkerboard_of_reals(), None),
     ]  # fmt: skip
+
+
+def all_kinds(generator: Generator, folder: Path) -> list[Row]:
+    return kinds_and_coverage(generator, folder, 18)
+
+
+def scales(generator: Generator, folder: Path) -> list[Row]:
+    """How far the smaller images are from the largest one, averaged down: L1 in [-1, 1]."""
+    z = draw_field(generator.signature.inputs[0], 0, range(IMAGES))
+    images = {name: to_tensor(channels_first(x)) for name, x in generator(z=z).items()}
+    main = images.pop("image")
+    rows = all_kinds(generator, folder)
+    for name, small in images.items():
+        down = avg_pool2d(main, SIZE // small.shape[2])
+        rows.append(
+            Row(f"{name}: L1 to the largest", float((down - small).abs().mean()), None, ("<=", 0.1))
+        )
+    return rows
+
+
+def styled(generator: Generator, folder: Path) -> list[Row]:
+    """Truncation narrows, coarse styles decide the shape: of mixed pairs, from the last resolution on."""
+    judge, _, _, _ = shapes_judge()
+
+    def seen(samples: NDArray[np.uint8]) -> Tensor:
+        return to_tensor(channels_first(samples))
+
+    def spread(truncation: float) -> float:
+        samples = generator.sample(IMAGES, seed=0, truncation=truncation)
+        return float(torch.pdist(features(judge, seen(samples))).mean())
+
+    path = folder / "model.onnx"
+    mapping, synthesis = (
+        Generator(sibling(path, graph), device="cpu") for graph in ("mapping", "synthesis")
+    )
+    layers = int(synthesis.signature.inputs[0].shape[0])
+    coarse, fine = list(range(IMAGES)), list(range(IMAGES, 2 * IMAGES))
+    sources = [classify(judge, seen(mix(mapping, synthesis, [s], []))) for s in (coarse, fine)]
+    mixed = classify(judge, seen(mix(mapping, synthesis, [coarse, fine], [layers - 3])))
+    shape = [float((mixed // 6 == source // 6).float().mean()) for source in sources]
+    colour = [float((mixed % 6 == source % 6).float().mean()) for source in sources]
+    return [
+        *all_kinds(generator, folder),
+        Row("pairwise distance, truncation 0.3 / 1", spread(0.3) / spread(1.0), None, ("<=", 0.8)),
+        Row("mixed: shape of the coarse style", shape[0], None, (">=", 0.5)),
+        Row("mixed: shape, coarse less fine", shape[0] - shape[1], None, (">=", 0.2)),
+        Row("mixed: colour of the coarse style", colour[0], None, None),
+        Row("mixed: colour of the fine style", colour[1], None, None),
+    ]
 
 
 def checkerboard(images: NDArray[np.uint8]) -> float:
@@ -163,6 +215,14 @@ R3: dict[str, Plain] = SMALL | {
 UNROLLED: dict[str, Plain] = {
     "d_learning_rate": 2e-3, "latent": 16, "batch_size": 256, "decay_share": 0.5,
 }  # fmt: skip
+GROWN: dict[str, Plain] = SMALL | {
+    "width": 8, "max_width": 24, "batch_size": 16, "loss": "non-saturating", "gp": 0.0, "drift": 0.0, "r1": 1.0,
+    "penalty_every": 8, "beta1": 0.0, "beta2": 0.99, "g_learning_rate": 2e-3, "d_learning_rate": 2e-3,
+}  # fmt: skip
+STYLED: dict[str, Plain] = SMALL | {
+    "width": 32, "max_width": 32, "batch_size": 16, "style": 64, "mapping_layers": 2, "r1": 1.0, "penalty_every": 8,
+    "path_length_from": 0.5, "ema_half_life": 5_000,
+}  # fmt: skip
 TRIALS = {
     "gan": Trial("gan", "ring", 6_000, ring(7, 0.7)),
     "gan-minimax": Trial("gan", "ring", 6_000, ring(7, 0.7), {"loss": "minimax"}),
@@ -171,6 +231,9 @@ TRIALS = {
     "unrolled": Trial("unrolled", "ring", 3_000, loosely, UNROLLED),
     "dcgan": Trial("dcgan", "shapes", 10_000, kinds_and_coverage, DC),
     "dcgan-resize": Trial("dcgan", "shapes", 10_000, kinds_and_coverage, DC | {"up": "resize"}),
+    "progressive": Trial("progressive", "shapes", 8_000, all_kinds, GROWN | {"last_share": 0.5}),
+    "msg-gan": Trial("msg-gan", "shapes", 6_000, scales, GROWN | {"optimizer": "adam"}),
+    "stylegan2": Trial("stylegan2", "shapes", 5_000, styled, STYLED),
     "r3gan": Trial("r3gan", "shapes", 3_000, kinds_and_coverage, R3),
 }
 
@@ -188,7 +251,7 @@ def run(name: str, trial: Trial, out: Path, scale: float, settings: list[str]) -
     outcome = train(request)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     folder = outcome.folder.path
-    export(outcome.folder.checkpoint, folder / "model.onnx", overwrite=True)
+    export_all(outcome.folder.checkpoint, folder / "model.onnx", overwrite=True)
     generator = Generator(folder / "model.onnx", device="cpu")
     sheet = folder / "sheet.png"
     if generator.signature.main.kind == "points":

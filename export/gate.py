@@ -1,4 +1,4 @@
-"""`export`: the eight steps of the gate, in order. Any failure raises and leaves no file."""
+"""`export` and `export_all`: the eight steps of the gate, in order. Any failure raises and leaves no file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,20 +16,21 @@ import onnx
 
 from ..runtime import latents
 from ..runtime.errors import CheckpointError, ExportError, InputError
-from ..runtime.files import atomic_file
+from ..runtime.files import atomic_file, sibling
 from ..runtime.generator import Generator
-from ..runtime.golden import COUNT, SEED, Golden
+from ..runtime.golden import COUNT, SEED, Golden, golden_inputs
 from ..runtime.model_file import METADATA_KEYS, ModelFile
 from ..runtime.session import load_onnxruntime
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from . import graph as graphs
-from .module import Source, check_isolation, load_source
+from .module import Source, check_isolation, graph_names, load_source
 from .parity import MAX_ABS, MAX_SHARE, MAX_STEP, check_exactness, measure_exactness, measure_parity
 from .report import Report
 from .trace import trace
 
 logger = logging.getLogger("gan.export")
 
+ALL = "all"  # of the graphs
 OPSETS = range(18, 24)
 DEFAULT_OPSET, DEFAULT_MAX_BATCH = 20, 64
 TOOLS = ("gan-toolchain", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
@@ -52,40 +54,111 @@ def export(
     which parity is measured. system_file: the user's own system, if the checkpoint was trained with one. Raises
     `CheckpointError`, `ExportError`, `ParityError`, `InputError`; then there is no new file.
     """
-    target = Path(output)
-    _check_request(target, opset, max_batch)
-    _check_target(target, Path(checkpoint), overwrite)
+    settings = Settings(image, opset, max_batch, system_file, accept_changed_system, overwrite)
+    return next(iter(_export(Path(checkpoint), Path(output), graph, settings).values()))
+
+
+def export_all(
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    image: Literal["uint8", "float"] = "uint8",
+    opset: int = DEFAULT_OPSET,
+    max_batch: int = DEFAULT_MAX_BATCH,
+    system_file: str | None = None,
+    accept_changed_system: bool = False,
+    overwrite: bool = False,
+) -> dict[Path, Report]:
+    """`export` for every graph: the main one to `output`, model.onnx, the others beside it, model.NAME.onnx.
+
+    None is written before all are proven. The reports by file, the main one first.
+    """
+    settings = Settings(image, opset, max_batch, system_file, accept_changed_system, overwrite)
+    return _export(Path(checkpoint), Path(output), ALL, settings)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `export` and `export_all` take beside paths and graph."""
+
+    image: Literal["uint8", "float"]
+    opset: int
+    max_batch: int
+    system_file: str | None
+    accept_changed_system: bool
+    overwrite: bool
+
+
+def _export(
+    checkpoint: Path, output: Path, graph: str | None, settings: Settings
+) -> dict[Path, Report]:
+    """Prove, then write, what is asked for: None is the main graph."""
+    _check_request(output, settings.opset, settings.max_batch)
+    _check_target(output, checkpoint, settings.overwrite)
     load_onnxruntime()  # the judge: missing, it is better said before anything long
     with tempfile.TemporaryDirectory(prefix="gan-export-") as folder:
-        work = Path(folder)
-        kept = _keep(Path(checkpoint), work)
-        logger.info("1/8 averaged weights")
-        source = load_source(
-            _load(kept, Path(checkpoint)),
-            graph=graph,
-            system_file=system_file,
-            accept_changed=accept_changed_system,
-        )
-        logger.info("2/8 batch isolation")
-        check_isolation(source)
-        logger.info("3/8 trace with a dynamic batch axis")
-        traced = trace(
-            work, checkpoint=kept, graph=source.graph, system_file=system_file, opset=opset
-        )
-        model = onnx.load(traced, load_external_data=False)
-        graphs.check_batch_axis(model)
-        logger.info("4/8 lint")
-        graphs.lint(model)
-        report, data, digest = _prove(source, model, image, max_batch)
-        _check_target(target, Path(checkpoint), overwrite)  # it may have come meanwhile
-        _write(target, data, digest)
-        return report
+        kept = _keep(checkpoint, Path(folder))
+        content = _load(kept, checkpoint)
+        targets = _targets(content, output, graph, settings)
+        for target in targets:
+            _check_target(target, checkpoint, settings.overwrite)
+        proven = {}
+        for target, name in targets.items():
+            if len(targets) > 1:
+                logger.info("Graph %s", name)
+            proven[target] = _prove_graph(kept, content, name, settings)
+        for target, (_, data, digest) in proven.items():
+            _check_target(target, checkpoint, settings.overwrite)  # it may have come meanwhile
+            _write(target, data, digest)
+        return {target: report for target, (report, _, _) in proven.items()}
+
+
+def _targets(
+    checkpoint: Checkpoint, output: Path, graph: str | None, settings: Settings
+) -> dict[Path, str]:
+    """The graph of each file, by name."""
+    names = graph_names(
+        checkpoint,
+        system_file=settings.system_file,
+        accept_changed=settings.accept_changed_system,
+    )
+    if graph == ALL:
+        return {sibling(output, name) if i else output: name for i, name in enumerate(names)}
+    return {output: graph or names[0]}
+
+
+def _prove_graph(
+    kept: Path, checkpoint: Checkpoint, graph: str, settings: Settings
+) -> tuple[Report, bytes, str]:
+    """Gate steps 1 to 8 up to the finished bytes: the report, the file, and its graph's digest."""
+    logger.info("1/8 averaged weights")
+    source = load_source(
+        checkpoint,
+        graph=graph,
+        system_file=settings.system_file,
+        accept_changed=settings.accept_changed_system,
+    )
+    logger.info("2/8 batch isolation")
+    check_isolation(source)
+    logger.info("3/8 trace with a dynamic batch axis")
+    traced = trace(
+        kept.parent,
+        checkpoint=kept,
+        graph=graph,
+        system_file=settings.system_file,
+        opset=settings.opset,
+    )
+    model = onnx.load(traced, load_external_data=False)
+    graphs.check_batch_axis(model)
+    logger.info("4/8 lint")
+    graphs.lint(model)
+    return _prove(source, model, settings.image, settings.max_batch)
 
 
 def _prove(
     source: Source, model: onnx.ModelProto, image: str, max_batch: int
 ) -> tuple[Report, bytes, str]:
-    """Gate steps 5 to 8 up to the finished bytes: the report, the file, and its graph's digest."""
+    """Gate steps 5 to 8, on the traced graph."""
     logger.info("5/8 clean-up, head, check")
     graphs.clean(model)
     signature = graphs.attach_heads(model, source.signature, image)
@@ -104,11 +177,11 @@ def _prove(
     check_exactness(exactness, required=source.checkpoint.config.system.file is None)
     report = Report(rows, exactness, MAX_ABS, MAX_STEP, MAX_SHARE)
     logger.info("8/8 report and golden sample")
-    digest = ModelFile.read(file).graph_digest()
+    digest, generator = ModelFile.read(file).graph_digest(), Generator(file, device="cpu")
     sections |= {
         "parity": report.to_metadata(),
         "golden": Golden.record(
-            Generator(file, device="cpu").sample(COUNT, seed=SEED)
+            generator(**golden_inputs(signature, SEED, COUNT))[signature.main.name]
         ).to_metadata(),
         "weights": {
             "checkpoint": weights_digest(source.checkpoint.content["averaged"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..runtime.errors import ExportError, InputError
-from ..runtime.inputs import Array, draw_field
+from ..runtime.inputs import Array, stand_in
 from ..runtime.signature import Field, Signature
 from ..trainer import systems
 from ..trainer.checkpoint import Checkpoint
@@ -66,6 +67,13 @@ def load_source(
     module.eval().requires_grad_(False)
     remove_parametrizations(module)
     return Source(checkpoint, found, name, graphs[name].signature, module)
+
+
+def graph_names(
+    checkpoint: Checkpoint, *, system_file: str | None, accept_changed: bool = False
+) -> list[str]:
+    """The graphs of a checkpoint's system, the main one first."""
+    return list(checkpoint.system(file=system_file, accept_changed=accept_changed).graphs())
 
 
 def remove_parametrizations(module: nn.Module) -> None:
@@ -140,5 +148,20 @@ def _run(source: Source, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
 
 
 def draw_inputs(fields: Sequence[Field], batch: int, start: int = 0) -> dict[str, Array]:
-    """Inputs `start` to `start + batch - 1` of the comparison's seed, by the latent stream."""
-    return {field.name: draw_field(field, SEED, range(start, start + batch)) for field in fields}
+    """Inputs `start` to `start + batch - 1` of the comparison's seed, by the latent stream.
+
+    Those that all images share are drawn for each, those that the caller brings have stand-ins, and those that are
+    fixed have other values too, up to the middle of their range, so that no path through the graph goes unseen.
+    """
+    indices = range(start, start + batch)
+    inputs = {}
+    for place, field in enumerate(fields):
+        values = stand_in(field, place, SEED, indices, each=True)
+        if field.draw is not None and field.draw.kind == "fixed" and field.range is not None:
+            there = stand_in(
+                dataclasses.replace(field, draw=None, range=(0, 1)), place, SEED, indices
+            )
+            middle = (field.range[0] + field.range[1]) / 2
+            values = (values + there * (middle - values)).astype(field.dtype)
+        inputs[field.name] = values
+    return inputs

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import subprocess
@@ -65,7 +66,7 @@ def export_program(
             inputs,
             dynamo=True,
             # A string, never Dim("batch"): with that, torch may silently give a static batch.
-            dynamic_shapes=tuple({0: "batch"} for _ in inputs),
+            dynamic_shapes=dynamic_axes(module, len(inputs)),
             input_names=input_names,
             output_names=outputs,
             opset_version=opset,
@@ -75,6 +76,16 @@ def export_program(
     assert program is not None and program.exported_program is not None
     check_ranges(program.exported_program.range_constraints)
     return program
+
+
+def dynamic_axes(module: Any, count: int) -> tuple[Any, ...]:
+    """{0: "batch"} for each of the module's inputs, nested as its forward takes them: a *rest is a tuple of its own."""
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    axes = tuple({0: "batch"} for _ in range(count))
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return axes
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*axes[:named], axes[named:])
 
 
 def check_ranges(constraints: Any) -> None:

@@ -16,6 +16,7 @@ from .errors import (
 )
 from .generator import Generator
 from .signature import Draw, Field, Signature
+from .styles import interpolate, mix
 
 __all__ = [
     "CheckpointError",
@@ -31,4 +32,6 @@ __all__ = [
     "ParityError",
     "Signature",
     "TrainingDivergedError",
+    "interpolate",
+    "mix",
 ]

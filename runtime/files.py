@@ -30,6 +30,12 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def sibling(path: str | os.PathLike[str], graph: str) -> Path:
+    """Where a further graph of a model lies: model.onnx -> model.GRAPH.onnx."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.{graph}{path.suffix}")
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power failure, where the system can."""
     if os.name != "posix":

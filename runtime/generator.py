@@ -6,14 +6,14 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import latents
 from .errors import InputError, ModelFileError, shown
-from .golden import Golden
+from .golden import Golden, golden_inputs
 from .images import to_pil
 from .inputs import (
     Array,
@@ -22,6 +22,7 @@ from .inputs import (
     draw_field,
     example_shape,
     has_shape,
+    is_shared,
     sample_bytes,
     wanted,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gan.runtime")
 
 Label = int | str | Sequence[int | str]
+Noise = Literal["shared", "drawn"]
 MICRO_BATCH = 16
 MAX_COUNT = 2**63 - 1
 
@@ -64,6 +66,7 @@ class Generator:
         micro_batch = latents.check_integer("micro-batch", micro_batch, 1, 4096)
         self._file = ModelFile.read(model)
         self._max_output_bytes = max_output_bytes
+        self._drawn: dict[str, Array] = {}  # of inputs that all images share
         self._image_bytes = sum(sample_bytes(field) for field in self.signature.outputs)
         given = sum(sample_bytes(field) for field in self.signature.inputs)
         largest = max(given, self._image_bytes)  # both are memory that a stranger's file asks for
@@ -107,14 +110,17 @@ class Generator:
         start: int = 0,
         label: Label | None = None,
         truncation: float | None = None,
+        noise: Noise = "shared",
     ) -> Array:
         """Images `start` to `start + count - 1` of `seed`: uint8 [count, H, W, C] for an image model.
 
         seed: 0 to 2^64 - 1; None draws one from the operating system and logs it. label: a class name (str), a
-        class index (int), or one for each image; None draws the classes too. truncation: only where the
-        signature has that input. Raises `InputError`.
+        class index (int), or one for each image; None draws the classes too. truncation: how far from the mean
+        style, 1 being all the way; only where the signature has that input. noise: "shared" by all images, or
+        "drawn" for each; only where the signature has such inputs. Raises `InputError`.
         """
-        chunks = list(self._chunks(self._bounded(count), seed, start, label, truncation))
+        count = self._bounded(count)
+        chunks = list(self._chunks(count, seed, start, label, truncation, noise))
         return np.concatenate(chunks) if len(chunks) != 1 else chunks[0]
 
     def stream(
@@ -125,10 +131,11 @@ class Generator:
         start: int = 0,
         label: Label | None = None,
         truncation: float | None = None,
+        noise: Noise = "shared",
     ) -> Iterator[Array]:
         """The images of `sample`, some at a time, in bounded memory."""
         count = latents.check_integer("count", count, 1, MAX_COUNT)
-        return self._chunks(count, seed, start, label, truncation)
+        return self._chunks(count, seed, start, label, truncation, noise)
 
     def images(
         self,
@@ -138,9 +145,12 @@ class Generator:
         start: int = 0,
         label: Label | None = None,
         truncation: float | None = None,
+        noise: Noise = "shared",
     ) -> list[Image]:
         """The images of `sample` as Pillow images."""
-        pixels = self.sample(count, seed=seed, start=start, label=label, truncation=truncation)
+        pixels = self.sample(
+            count, seed=seed, start=start, label=label, truncation=truncation, noise=noise
+        )
         return [to_pil(image) for image in pixels]
 
     def interpolate(
@@ -158,21 +168,43 @@ class Generator:
         line, which stays in their range; labels stay those of `first`.
         """
         frames = self._bounded(frames)
+        return np.concatenate(
+            list(self.walk(first, last, frames, label=label, truncation=truncation))
+        )
+
+    def walk(
+        self,
+        first: int,
+        last: int,
+        frames: int,
+        *,
+        label: int | str | None = None,
+        truncation: float | None = None,
+    ) -> Iterator[Array]:
+        """The images of `interpolate`, some at a time, in bounded memory."""
+        frames = latents.check_integer("frames", frames, 1, MAX_COUNT)
         labels = self._labels(label, 1)
         self._check_truncation(truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
-        steps = np.linspace(0.0, 1.0, frames)
-        path = {}
-        for field in self.signature.inputs:
-            a, b = begin[field.name][0], end[field.name][0]
-            path[field.name] = between(field, a, b, steps)
-        return self(**path)[self.signature.main.name]
+        return self._run_path(begin, end, frames)
+
+    def _run_path(
+        self, begin: dict[str, Array], end: dict[str, Array], frames: int
+    ) -> Iterator[Array]:
+        for i in range(0, frames, self._micro_batch):
+            n = min(self._micro_batch, frames - i)
+            steps = np.arange(i, i + n) / max(frames - 1, 1)
+            path = {
+                field.name: between(field, begin[field.name][0], end[field.name][0], steps)
+                for field in self.signature.inputs
+            }
+            yield self._run(path, [self.signature.main])[0]
 
     def __call__(self, /, **inputs: ArrayLike) -> dict[str, Array]:
         """Run the graph on inputs of the caller's own, by the names of the signature; all outputs by name.
 
-        Every input has the batch as its first axis; those that the signature draws at a fixed value may be left
-        out. Raises `InputError` before the graph runs if a shape, type or value is not what the signature says.
+        Every input has the batch as its first axis; those that the signature fixes, or shares between all images,
+        may be left out. Raises `InputError` before the graph runs if a shape, type or value is not what the signature says.
         """
         arrays, count = self._checked(inputs)
         self._bounded(count)
@@ -197,7 +229,8 @@ class Generator:
         """
         golden = Golden.from_metadata(self.metadata("golden"))
         golden.check_graph(self._file.graph_digest(), self.metadata("weights"))
-        outputs = self.sample(golden.count, seed=golden.seed)
+        inputs = golden_inputs(self.signature, golden.seed, golden.count)
+        outputs = self(**inputs)[self.signature.main.name]
         return golden.compare(outputs, self.signature.main, limit=1 if self.device == "cpu" else 2)
 
     def _chunks(
@@ -207,6 +240,7 @@ class Generator:
         start: int,
         label: Label | None,
         truncation: float | None,
+        noise: Noise,
     ) -> Iterator[Array]:
         if seed is None:
             seed = secrets.randbits(64)
@@ -216,15 +250,23 @@ class Generator:
         latents.check_uint64("index of the last image", start + count - 1)
         labels = self._labels(label, count)
         self._check_truncation(truncation)
-        return self._run_chunks(count, seed, start, labels, truncation)
+        each = self._noise_for_each(noise)
+        return self._run_chunks(count, seed, start, labels, truncation, each)
 
     def _run_chunks(
-        self, count: int, seed: int, start: int, labels: Array | None, truncation: float | None
+        self,
+        count: int,
+        seed: int,
+        start: int,
+        labels: Array | None,
+        truncation: float | None,
+        each: bool,
     ) -> Iterator[Array]:
         for i in range(0, count, self._micro_batch):
             n = min(self._micro_batch, count - i)
             part = labels[i : i + n] if labels is not None and labels.ndim else labels
-            inputs = self._draw(seed, range(start + i, start + i + n), part, truncation)
+            indices = range(start + i, start + i + n)
+            inputs = self._draw(seed, indices, part, truncation, each)
             yield self._run(inputs, [self.signature.main])[0]
 
     def _run(self, inputs: Mapping[str, Array], outputs: Sequence[Field]) -> list[Array]:
@@ -241,15 +283,31 @@ class Generator:
         return arrays
 
     def _draw(
-        self, seed: int, indices: Sequence[int], labels: Array | None, truncation: float | None
+        self,
+        seed: int,
+        indices: Sequence[int],
+        labels: Array | None,
+        truncation: float | None,
+        each: bool = False,
     ) -> dict[str, Array]:
         """All inputs of these images; labels (one, or one each) and truncation are checked already."""
-        inputs = {field.name: draw_field(field, seed, indices) for field in self.signature.inputs}
+        inputs = {
+            field.name: draw_field(field, seed, indices, each=each)
+            if each or not is_shared(field)
+            else self._shared(field, len(indices))
+            for field in self.signature.inputs
+        }
         if labels is not None and self.signature.label:
             inputs[self.signature.label.name] = np.broadcast_to(labels, len(indices)).copy()
         if truncation is not None:
             inputs["truncation"] = np.full_like(inputs["truncation"], truncation)
         return inputs
+
+    def _shared(self, field: Field, count: int) -> Array:
+        """What all images share of an input, [count, ...], drawn at its first use."""
+        if field.name not in self._drawn:
+            self._drawn[field.name] = draw_field(field, 0, range(1))
+        return np.repeat(self._drawn[field.name], count, axis=0)
 
     def _labels(self, label: Label | None, count: int) -> Array | None:
         """int64 [] for one label, [count] for one each, None where they are drawn."""
@@ -300,6 +358,18 @@ class Generator:
             )
         check_input(field, [truncation])
 
+    def _noise_for_each(self, noise: str) -> bool:
+        """Whether each image has noise of its own."""
+        if noise == "shared":
+            return False
+        if noise != "drawn" or not any(is_shared(field) for field in self.signature.inputs):
+            raise InputError(
+                "The noise was refused",
+                seen=f"{noise!r:.40}" if noise != "drawn" else "A model without noise inputs",
+                repair="Leave noise out" if noise == "drawn" else 'Give "shared" or "drawn"',
+            )
+        return True
+
     def _checked(self, inputs: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], int]:
         known = [field.name for field in self.signature.inputs]
         unknown = sorted(set(inputs) - set(known))
@@ -328,13 +398,18 @@ class Generator:
             )
         for field in self.signature.inputs:
             if field.name not in arrays:
-                if field.draw is None or field.draw.kind != "fixed":
+                if is_shared(field):
+                    arrays[field.name] = np.broadcast_to(
+                        self._shared(field, 1), (count, *example_shape(field))
+                    )
+                elif field.draw is not None and field.draw.kind == "fixed":
+                    arrays[field.name] = draw_field(field, 0, range(count))
+                else:
                     raise InputError(
                         f"Input {field.name} is missing",
                         seen=f"{sorted(inputs)}",
                         repair=wanted(field),
                     )
-                arrays[field.name] = draw_field(field, 0, range(count))
         return arrays, count
 
     def _bounded(self, count: int) -> int:

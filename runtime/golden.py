@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelFileError, ParityError
+from .inputs import Array, stand_in
 from .latents import MAX_SEED
-from .signature import Field
+from .signature import Field, Signature
 
 FORMAT = 1
 SEED, COUNT, POSITIONS = 0, 2, 4096
@@ -100,6 +101,14 @@ class Golden:
                 repair="Compare onnxruntime versions and drivers with `gan inspect` and `gan doctor`",
             )
         return f"largest step {largest:.3g} of 255"
+
+
+def golden_inputs(signature: Signature, seed: int, count: int) -> dict[str, Array]:
+    """What the golden sample is made from: what `sample` draws, and stand-ins for what the caller brings."""
+    return {
+        field.name: stand_in(field, place, seed, range(count))
+        for place, field in enumerate(signature.inputs)
+    }
 
 
 def _at_positions(outputs: NDArray[Any]) -> NDArray[Any]:

@@ -14,10 +14,14 @@ from .errors import InputError
 from .signature import LIMITS, Field, class_count
 
 Array = NDArray[Any]
+STAND_IN_STREAM = 2**32  # and the next ones: far above any stream of a signature
 
 
-def draw_field(field: Field, seed: int, indices: Sequence[int]) -> Array:
-    """The values of one input for images `indices` of `seed`: [len(indices), *shape] by latent stream v1."""
+def draw_field(field: Field, seed: int, indices: Sequence[int], *, each: bool = False) -> Array:
+    """The values of one input for images `indices` of `seed`: [len(indices), *shape] by latent stream v1.
+
+    each: also of an input that is shared by all images, where it is a read-only view of one draw.
+    """
     draw, count = field.draw, len(indices)
     if draw is None or not all(isinstance(axis, int) for axis in field.shape):
         raise InputError(
@@ -28,6 +32,8 @@ def draw_field(field: Field, seed: int, indices: Sequence[int]) -> Array:
     shape = (count, *(int(axis) for axis in field.shape))
     if draw.kind == "fixed":
         return np.full(shape, draw.value, field.dtype)
+    if is_shared(field) and not each:
+        return np.broadcast_to(draw_field(field, 0, range(1), each=True), shape)
     drawn = latents.words(seed, draw.stream, indices, field.size)
     if draw.kind == "normal":
         values: Array = latents.normals(drawn) * np.float32(draw.scale)
@@ -37,6 +43,26 @@ def draw_field(field: Field, seed: int, indices: Sequence[int]) -> Array:
     else:
         values = latents.choices(drawn, class_count(field))
     return values.reshape(shape).astype(field.dtype, copy=False)
+
+
+def stand_in(
+    field: Field, place: int, seed: int, indices: Sequence[int], *, each: bool = False
+) -> Array:
+    """`draw_field`, and for an input that is the caller's to give something like it, to prove a graph with.
+
+    Uniform in its range, standard normal without one; from a stream that no signature uses. place: the input's among
+    the graph's.
+    """
+    if field.draw is not None:
+        return draw_field(field, seed, indices, each=each)
+    shape = example_shape(field)
+    drawn = latents.words(seed, STAND_IN_STREAM + place, indices, math.prod(shape))
+    if field.range is None and field.dtype == "float32":
+        values: Array = latents.normals(drawn)
+    else:
+        low, high = field.range or LIMITS[field.dtype]
+        values = latents.uniforms(drawn) * np.float32(high - low) + np.float32(low)
+    return values.reshape(len(indices), *shape).astype(field.dtype, copy=False)
 
 
 def check_input(field: Field, value: ArrayLike) -> Array:
@@ -98,6 +124,11 @@ def has_shape(field: Field, array: Array) -> bool:
     )
 
 
+def is_shared(field: Field) -> bool:
+    """Whether one draw of an input serves all images, unless it is asked otherwise."""
+    return field.draw is not None and field.draw.shared
+
+
 def sample_bytes(field: Field) -> int:
     """Bytes of one sample."""
     return math.prod(example_shape(field)) * np.dtype(field.dtype).itemsize
@@ -111,9 +142,10 @@ def example_shape(field: Field) -> tuple[int, ...]:
 def between(field: Field, a: Array, b: Array, steps: NDArray[np.float64]) -> Array:
     """Values of a field on the way from a to b, at `steps` of [0, 1]: [len(steps), *a.shape].
 
-    Normal draws move on the great circle, uniform ones on the straight line; all else stays as it is in a.
+    Normal draws move on the great circle, uniform ones on the straight line; all else, and what all images share,
+    stays as it is in a.
     """
-    kind = field.draw.kind if field.draw else ""
+    kind = field.draw.kind if field.draw and not is_shared(field) else ""
     if kind == "normal":
         return _slerp(a, b, steps)
     return _lerp(a, b, steps) if kind == "uniform" else np.repeat(a[None], len(steps), axis=0)

@@ -21,7 +21,7 @@ LIMITS = {"float32": (-3.4e38, 3.4e38), "int64": (-(2.0**53), 2.0**53), "uint8":
 MAX_NUMBER = 1e30  # far enough inside float32 that a draw, scaled or shifted, stays finite
 
 DrawKind = Literal["normal", "uniform", "choice", "fixed"]
-FieldKind = Literal["latent", "label", "noise", "image", "scalar", "points"]
+FieldKind = Literal["latent", "label", "noise", "image", "scalar", "points", "style"]
 DType = Literal["float32", "int64", "uint8"]
 Axis = int | str
 
@@ -32,7 +32,8 @@ class Draw:
 
     normal: standard normal times `scale`. uniform: in [low, high). choice: a class index of the field's range.
     fixed: `value`, unless the caller gives another. `stream` is the latent stream's (0 latent, 1 label, 16 + k
-    the k-th noise input).
+    the k-th noise input). shared: one draw, that of image 0 of seed 0, serves every image, unless it is asked that
+    each has its own.
     """
 
     kind: DrawKind
@@ -41,6 +42,7 @@ class Draw:
     low: float = 0.0
     high: float = 1.0
     value: float = 0.0
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ def _field_to_dict(field: Field) -> dict[str, Any]:
         used = {"normal": ["scale"], "uniform": ["low", "high"], "choice": [], "fixed": ["value"]}
         entry["draw"] = {"kind": draw.kind, "stream": draw.stream}
         entry["draw"] |= {name: getattr(draw, name) for name in used[draw.kind]}
+        if draw.shared:
+            entry["draw"]["shared"] = True
     return entry
 
 
@@ -233,7 +237,11 @@ def _draw_from_dict(entry: Mapping[str, Any]) -> Draw:
     ):
         raise ValueError(f"a draw of kind {kind!r:.40} from stream {stream!r:.40}")
     names = ("scale", "low", "high", "value")
-    return Draw(kind, stream, **{name: _number(entry[name]) for name in names if name in entry})
+    shared = entry.get("shared", False)
+    if type(shared) is not bool or (shared and kind not in ("normal", "uniform")):
+        raise ValueError(f"a draw of kind {kind} that is shared: {shared!r:.40}")
+    numbers = {name: _number(entry[name]) for name in names if name in entry}
+    return Draw(kind, stream, **numbers, shared=shared)
 
 
 def _list(value: Any) -> list[Any]:

@@ -19,6 +19,18 @@ from .trees import Tree, tree_map
 POLICIES = ("color", "translation", "cutout")
 
 
+def alike(function: Callable[[Tensor], Tensor], sample: Tree, batch: Batch) -> Tree:
+    """`function` of every tensor of a sample, each with the same draws: an image at several scales stays one image."""
+    source: torch.Generator = batch["source"]
+    begin = source.get_state()
+
+    def from_the_begin(x: Tensor) -> Tensor:
+        source.set_state(begin)
+        return function(x)
+
+    return tree_map(from_the_begin, sample)
+
+
 def uniform(like: Tensor, batch: Batch, low: float = 0.0, high: float = 1.0) -> Tensor:
     """One number of [low, high) for each sample, shaped to be multiplied with it: [B, 1, ...]."""
     shape = (len(like), *(1 for _ in like.shape[1:]))
@@ -63,7 +75,7 @@ class DiffAugment(Augmentation):
                 x = step(x, batch)
             return x
 
-        return tree_map(augment, sample)
+        return alike(augment, sample, batch)
 
     @staticmethod
     def color(x: Tensor, batch: Batch) -> Tensor:
@@ -121,7 +133,7 @@ class AdaptiveAugmentation(Augmentation):
         p = self.p * live.knobs.get(self.name, 1.0)
         if p <= 0:
             return sample
-        return tree_map(lambda x: pipeline(x, batch, p, self._colour, self._cutout), sample)
+        return alike(lambda x: pipeline(x, batch, p, self._colour, self._cutout), sample, batch)
 
     @property
     def adapts(self) -> bool:

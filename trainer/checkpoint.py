@@ -24,7 +24,7 @@ from .config import Config, make_options
 from .parts import DataInfo, DataKind
 from .system import System
 
-FORMAT = 2
+FORMAT = 3
 AXES: dict[DataKind, int] = {"image": 3, "points": 1}
 OLDER = "Use a model.pt of `gan train`, or an older copy such as best.pt"
 SECTIONS = (

@@ -64,7 +64,6 @@ class Training:
         world: World = ALONE,
     ) -> None:
         """Fresh state. world: the processes that train together, each on its slice of every batch."""
-        check_batch(system.options.batch_size, world, system.options.accumulate)
         self.system, self.data, self.config, self.device = system, data, config, device
         self.world = world
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
@@ -87,11 +86,15 @@ class Training:
             for name, player in self.players.items()
         }
         self.stages = system.stages()
+        for stage in self.stages:
+            size = stage.batch_size or system.options.batch_size
+            check_batch(size, world, system.options.accumulate)
         self.augmentations = system.augmentations()
         self.graph = next(iter(system.graphs().values()))
         self.knobs: dict[str, float] = {}
         self.means = Means()
-        self.step = self.position = self.skipped = 0
+        self.step = self.position = self.images_seen = self.skipped = 0
+        self.planned = config.steps  # for which the stages were laid out
         self._generated: Batch | None = None  # of the move before, for a turn that reuses it
         self._told_right: float | None = None  # share of the reals that D told right in this step
         self.skipped_in_a_row = dict.fromkeys(self.players, 0)
@@ -99,8 +102,10 @@ class Training:
         self._order = DataOrder(len(data), config.seed)
 
     @property
-    def images_seen(self) -> int:
-        return self.step * self.system.options.batch_size
+    def batch_size(self) -> int:
+        """Samples a move in the present stage, of all processes."""
+        stage, _ = stage_at(self.stages, self.step, self.config.steps, self.planned)
+        return self.stages[stage].batch_size or self.system.options.batch_size
 
     def run_step(self) -> None:
         """All turns of the present stage, once. Raises `TrainingDivergedError`."""
@@ -112,6 +117,7 @@ class Training:
             for repeat in range(turn.moves(self.step)):
                 self._move(turn, f"{number}/{repeat}", stage.turns[number + 1 : number + 2])
         self._adapt()
+        self.images_seen += self.batch_size
         self.step += 1
         self._update_averages()
 
@@ -121,7 +127,8 @@ class Training:
         if key not in batch:
             sample = batch[name]
             for augment in self.augmentations:
-                sample = augment(self, sample, batch)
+                if not augment.reals_only:
+                    sample = augment(self, sample, batch)
             batch[key] = self.system.discriminate(self, sample, batch)
         return batch[key]
 
@@ -136,6 +143,7 @@ class Training:
                 "position": self.position,
                 "images_seen": self.images_seen,
                 "stage": self.stage_number,
+                "planned": self.planned,
             },
             "augmentations": {a.name: a.state() for a in self.augmentations},
             "health": {"skipped": self.skipped, "skipped_in_a_row": dict(self.skipped_in_a_row)},
@@ -156,8 +164,9 @@ class Training:
                     augmentation.load_state(learnt[augmentation.name])
             progress, health = state["progress"], state["health"]
             self.step, self.position = int(progress["step"]), int(progress["position"])
-            if self.step < 0 or self.position < 0:
-                raise ValueError(f"step {self.step}, position {self.position}")
+            self.images_seen, self.planned = int(progress["images_seen"]), int(progress["planned"])
+            if min(self.step, self.position, self.images_seen) < 0 or self.planned < 1:
+                raise ValueError(f"step {self.step}, position {self.position}, {self.planned=}")
             self.stage_number = int(progress["stage"])
             self.skipped, in_a_row = int(health["skipped"]), dict(health["skipped_in_a_row"])
             self.skipped_in_a_row = {name: int(in_a_row[name]) for name in self.players}
@@ -169,11 +178,12 @@ class Training:
             ) from error
 
     def _enter_stage(self) -> Stage:
-        number, progress = stage_at(self.stages, self.step, self.config.steps)
+        number, progress = stage_at(self.stages, self.step, self.config.steps, self.planned)
         stage = self.stages[number]
         if number != self.stage_number:
-            if stage.enter is not None:
-                stage.enter(self)
+            if stage.fresh_optimizers:
+                for optimizer in self.optimizers.values():
+                    optimizer.state.clear()
             self.stage_number = number
         self.knobs = {name: curve(progress) for name, curve in stage.schedules.items()}
         for name, player in self.players.items():
@@ -184,7 +194,7 @@ class Training:
     def _move(self, turn: Turn, purpose: str, following: Sequence[Turn]) -> None:
         """One move of the turn's player. following: the next turn, if there is one."""
         player, optimizer = self.players[turn.player], self.optimizers[turn.player]
-        due = [o for o in player.objectives if self.step % o.every == 0]
+        due = self._due(player)
         if not due:
             return
         buffers = [(b, b.clone()) for network in self.networks.values() for b in network.buffers()]
@@ -243,6 +253,14 @@ class Training:
             with self._foresight(player, batch):
                 return torch.stack([self._weight(o) * o.value(self, batch) for o in due])
 
+    def _due(self, player: Player) -> list[Objective]:
+        """The objectives of this step, those left out that a knob has turned off."""
+        return [
+            o
+            for o in player.objectives
+            if self.step % o.every == 0 and self.knobs.get(f"weight/{o.name}") != 0.0
+        ]
+
     def _weight(self, objective: Objective) -> float:
         return objective.weight * objective.every * self.knobs.get(f"weight/{objective.name}", 1.0)
 
@@ -265,7 +283,7 @@ class Training:
         """A player's loss on a batch with other networks in the place of its own."""
         present, self.networks = self.networks, self.networks | dict(networks)
         try:
-            due = [o for o in player.objectives if self.step % o.every == 0]
+            due = self._due(player)
             fresh = without_logits(batch)
             _prepare(fresh, due)
             return torch.stack([self._weight(o) * o.value(self, fresh) for o in due]).sum()
@@ -277,7 +295,7 @@ class Training:
 
         Drawn for the whole batch, of which this process takes its slice.
         """
-        size, device, seed = self.system.options.batch_size, self.device, self.config.seed
+        size, device, seed = self.batch_size, self.device, self.config.seed
         mine = self.world.slice
         indices = mine(self._order.indices(self.position, size))
         self.position += size
@@ -295,6 +313,9 @@ class Training:
         batch["source"] = generator(
             device, seed, self.step, purpose, "augmentation", self.world.rank
         )
+        for augment in self.augmentations:
+            if augment.reals_only:
+                batch["real"] = augment(self, batch["real"], batch)
         return batch
 
     @contextlib.contextmanager
@@ -376,7 +397,7 @@ class Training:
         if half_life is None:
             return default_ema_decay(self.config.steps)
         half_life = min(half_life, 0.05 * self.images_seen)
-        return 0.5 ** (self.system.options.batch_size / max(half_life, 1e-3))
+        return 0.5 ** (self.batch_size / max(half_life, 1e-3))
 
     def _parameters(self, player: Player) -> list[nn.Parameter]:
         return [
@@ -384,13 +405,21 @@ class Training:
         ]
 
 
-def stage_at(stages: list[Stage], step: int, steps: int) -> tuple[int, float]:
-    """The stage of a step, and the progress in [0, 1) through it."""
+def stage_at(
+    stages: list[Stage], step: int, steps: int, planned: int | None = None
+) -> tuple[int, float]:
+    """The stage of a step, and the progress in [0, 1) through it.
+
+    planned: the steps for which the stages were laid out, by default all. The last stage ends with the run, so a run
+    that grows does not fall back into an earlier one.
+    """
+    planned = steps if planned is None else planned
     total = sum(stage.share for stage in stages)
     begin = 0.0
     for number, stage in enumerate(stages):
-        end = begin + stage.share / total * steps
-        if step < end or number == len(stages) - 1:
+        last = number == len(stages) - 1
+        end = float(steps) if last else begin + stage.share / total * planned
+        if step < end or last:
             return number, min((step - begin) / max(end - begin, 1.0), 1.0)
         begin = end
     raise AssertionError("a system has at least one stage")

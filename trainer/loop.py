@@ -153,7 +153,7 @@ class _Run:
         last = step == steps
         if step % LOG_EVERY == 0 or last:
             self.values = self.training.means.take()
-            self.values["images_per_second"] = self.speed.mark(step) * self._batch_size
+            self.values["images_per_second"] = self.speed.mark(step) * self.training.batch_size
             self.journal.scalars(step, {"images": self.training.images_seen, **self.values})
         if step % (request.sample_every or max(steps // 10, 1)) == 0 or last:
             self._draw_sheet(step)
@@ -226,15 +226,11 @@ class _Run:
             step,
             steps,
             self.training.images_seen,
-            per_second * self._batch_size,
+            per_second * self.training.batch_size,
             (steps - step) / per_second if per_second > 0 else float("inf"),
             self.values or {},
             (first, self.measured[first]) if first in self.measured else None,
         )
-
-    @property
-    def _batch_size(self) -> int:
-        return self.training.system.options.batch_size
 
 
 def steps_in(minutes: float, seconds_a_step: float) -> int:

@@ -11,6 +11,7 @@ from .features import RandomFeatures, embed
 from .parts import Graph, Live, Metric
 
 K = 5
+CHUNK_VALUES = 64 * 3 * 256 * 256  # most values of the samples that are made at once
 
 
 def coverage_and_density(real: Tensor, fake: Tensor, k: int = K) -> tuple[float, float]:
@@ -59,10 +60,7 @@ class Coverage:
         seen = embed(self._features, data.samples_of(rows, device))
         self._real, other = seen[0::2], seen[1::2]
         self.real_to_real = max(coverage_and_density(self._real, other)[0], 1e-6)
-        self._inputs = {
-            field.name: torch.from_numpy(draw_field(field, 0, range(count))).to(device)
-            for field in graph.inputs
-        }
+        self._inputs = drawn_inputs(graph, 0, count, device)
         self._labels = None
         field = graph.signature.label
         if field is not None and data.labels is not None:
@@ -97,10 +95,7 @@ class Modes:
         self, mixture: Mixture, graph: Graph, device: torch.device, count: int = 2_000
     ) -> None:
         self._mixture, self._graph = mixture, graph
-        self._inputs = {
-            field.name: torch.from_numpy(draw_field(field, 0, range(count))).to(device)
-            for field in graph.inputs
-        }
+        self._inputs = drawn_inputs(graph, 0, count, device)
 
     def metric(self) -> Metric:
         found = len(self._mixture.centres)
@@ -134,11 +129,24 @@ def default_metrics(data: Dataset, graph: Graph, device: torch.device) -> list[M
     return [*found, Coverage(data, graph, device).metric()]
 
 
+def drawn_inputs(graph: Graph, seed: int, count: int, device: torch.device) -> dict[str, Tensor]:
+    """The inputs of images 0 to count - 1 of a seed of the latent stream; shared ones are one row, repeated."""
+    inputs = {}
+    for field in graph.inputs:
+        shared = field.draw is not None and field.draw.shared
+        drawn = draw_field(field, 0 if shared else seed, range(1 if shared else count), each=True)
+        inputs[field.name] = torch.from_numpy(drawn).to(device).expand(count, *drawn.shape[1:])
+    return inputs
+
+
 @torch.no_grad()
-def run_averaged(graph: Graph, live: Live, inputs: dict[str, Tensor], chunk: int = 64) -> Tensor:
+def run_averaged(
+    graph: Graph, live: Live, inputs: dict[str, Tensor], chunk: int | None = None
+) -> Tensor:
     """The graph's main output for all inputs, by the averaged networks, some at a time."""
     module = graph.build(live.averaged)
     count = len(next(iter(inputs.values())))
+    chunk = chunk or max(1, min(64, CHUNK_VALUES // max(graph.outputs[0].size, 1)))
     parts = []
     for start in range(0, count, chunk):
         output = module(*(inputs[field.name][start : start + chunk] for field in graph.inputs))

@@ -37,9 +37,12 @@ class Augmentation(ABC):
 
     It is differentiable, draws from batch["source"] alone, and reads the knobs of `live`, so that a schedule or a
     remedy can turn them. One that learns from the training says so in `adapts`, and keeps what it learnt in `state`.
+    One that is for the reals only gives them the form in which the generators make their samples (a pyramid, a
+    fade-in); it is applied once, when they are drawn, so that all objectives see them so.
     """
 
     name: ClassVar[str]
+    reals_only: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree: ...
@@ -150,20 +153,33 @@ class Turn:
         return self.times if isinstance(self.times, int) else self.times(step)
 
 
+Schedules = dict[str, Callable[[float], float]]  # knobs as functions of the progress in [0, 1)
+
+
+def part_of(schedules: Schedules, begin: float, end: float) -> Schedules:
+    """Schedules of a whole run as those of a stage that goes from `begin` to `end` of it."""
+
+    def part(curve: Callable[[float], float]) -> Callable[[float], float]:
+        return lambda t: curve(begin + t * (end - begin))
+
+    return {name: part(curve) for name, curve in schedules.items()}
+
+
 @dataclass
 class Stage:
     """A stretch of training with its own turns.
 
     share: of the run's steps. schedules: knobs as functions of the progress in [0, 1) through the stage. The engine
     reads "learning_rate", which multiplies every player's rate; "weight/NAME", which multiplies the objectives of
-    that name; "beta2"; and "ema_half_life" in images. Augmentations read the rest. enter: called once, before the
-    first step.
+    that name; "beta2"; and "ema_half_life" in images. The system and its augmentations read the rest. batch_size: of
+    its moves; None is the option's. fresh_optimizers: they forget what they learnt when the stage begins.
     """
 
     turns: tuple[Turn, ...]
     share: float = 1.0
-    schedules: dict[str, Callable[[float], float]] = field(default_factory=dict)
-    enter: Callable[[Live], None] | None = None
+    schedules: Schedules = field(default_factory=dict)
+    batch_size: int | None = None
+    fresh_optimizers: bool = False
 
 
 @dataclass(frozen=True)

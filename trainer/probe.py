@@ -49,7 +49,17 @@ def choose_threads(wanted: int | None, make: Callable[[], Training], device: tor
 
 
 def _seconds_a_step(training: Training) -> float:
-    training.step = training.config.steps // 2 + 1  # the first steps may have more moves than most
+    """The mean over the stages, each at its middle: the first steps may have more moves than most."""
+    total, done, seconds = sum(stage.share for stage in training.stages), 0.0, 0.0
+    for stage in training.stages:
+        middle = (done + stage.share / 2) / total
+        training.step = int(middle * training.config.steps) + 1
+        seconds += stage.share / total * _fastest(training)
+        done += stage.share
+    return seconds
+
+
+def _fastest(training: Training) -> float:
     training.run_step()  # warm-up: allocations, kernel choice
     times: list[float] = []
     while len(times) < STEPS and sum(times) < SECONDS:

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..runtime.images import Pixels, grid, quantize, save, scatter
-from ..runtime.inputs import draw_field
 from ..runtime.signature import class_count
 from .engine import Training
-from .metrics import run_averaged
+from .metrics import drawn_inputs, run_averaged
 from .run_folder import RunFolder
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_POINTS = 10, 8, 2_000
@@ -61,12 +59,10 @@ class Sheet:
         self.columns = min(class_count(label), 40) if label else SHEET_COLUMNS
         self._points = training.graph.outputs[0].kind == "points"
         count = SHEET_POINTS if self._points else self.columns * SHEET_ROWS
-        values = {
-            entry.name: draw_field(entry, training.config.seed, range(count)) for entry in inputs
-        }
+        device = training.device
+        self._inputs = drawn_inputs(training.graph, training.config.seed, count, device)
         if label:
-            values[label.name] = np.arange(count, dtype=np.int64) % self.columns
-        self._inputs = {name: torch.from_numpy(v).to(training.device) for name, v in values.items()}
+            self._inputs[label.name] = torch.arange(count, device=device) % self.columns
 
     def draw(self) -> Pixels:
         samples = run_averaged(self._training.graph, self._training, self._inputs).cpu().numpy()

@@ -12,7 +12,6 @@ touches the loop.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -34,6 +33,7 @@ from .parts import (
     Metric,
     Objective,
     Player,
+    Schedules,
     Stage,
     Turn,
 )
@@ -184,9 +184,9 @@ class System(ABC):
         """D, then G."""
         return Turn("D", self.options.d_moves), Turn("G", reuse=self.options.fakes == "reused")
 
-    def schedules(self) -> dict[str, Callable[[float], float]]:
+    def schedules(self) -> Schedules:
         """Falling rates, noise and Roth's penalty, where the options have them."""
-        o, found = self.options, dict[str, Callable[[float], float]]()
+        o, found = self.options, Schedules()
         if o.decay_share:
             found["learning_rate"] = lambda t: min(1.0, (1.0 - t) / o.decay_share)
         if o.instance_noise:

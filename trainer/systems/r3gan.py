@@ -26,7 +26,7 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu, pad
 from ...runtime.errors import InputError
 from ..layers import MinibatchDeviation, smallest_map
 from ..options import Options, cosine, setting
-from ..parts import DataInfo
+from ..parts import DataInfo, Schedules
 from ..system import System
 
 GAIN = math.sqrt(2.0 / (1.0 + 0.2**2))  # of LeakyReLU 0.2
@@ -237,7 +237,7 @@ class R3GAN(System):
             "D": R3Discriminator(o, self.data, classes),
         }
 
-    def schedules(self) -> dict[str, Callable[[float], float]]:
+    def schedules(self) -> Schedules:
         o = cast(R3GANOptions, self.options)
 
         def curve(start: float, end: float) -> Callable[[float], float]:

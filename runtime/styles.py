@@ -1,0 +1,153 @@
+"""Styles: several of them in one image, and ways between two, over two graphs of one checkpoint.
+
+One graph, the mapping, gives a style w for a seed; the other, the synthesis, takes a style for each of its layers.
+They are told by their fields of kind "style", so any model that has such graphs will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from . import latents
+from .errors import InputError
+from .generator import Generator
+from .inputs import Array
+from .signature import Field
+
+Seeds = int | Sequence[int]
+FRAMES = 16  # made at once
+
+
+def mix(
+    mapping: Generator,
+    synthesis: Generator,
+    seeds: Sequence[Seeds],
+    layers: Sequence[int],
+    *,
+    label: int | str | None = None,
+    truncation: float | None = None,
+) -> Array:
+    """Images whose first layers have the style of one seed, the next ones that of another: [count, H, W, C].
+
+    seeds: one entry a style, coarsest first: a seed, or a sequence of seeds, one an image. layers: where each
+    further style begins, rising, from 1 to the number of layers - 1; one fewer than seeds. The style of a seed is
+    that of its image 0. label, truncation: as in `Generator.sample`. Raises `InputError`.
+
+    mix(mapping, synthesis, [3, 9], [4]): layers 0 to 3 in the style of seed 3, the rest in that of seed 9.
+    """
+    field = _pair(mapping, synthesis)
+    borders = _borders(layers, len(seeds), int(field.shape[0]))
+    columns = [[s] if isinstance(s, int) else list(s) for s in seeds]
+    count = max(map(len, columns))
+    if any(len(column) not in (1, count) for column in columns) or not count:
+        raise InputError(
+            "The seeds were refused",
+            seen=f"{', '.join(str(len(column)) for column in columns)} seeds for the styles",
+            repair="Give one seed a style, or as many as there are images",
+        )
+    mixed = np.empty((count, *(int(axis) for axis in field.shape)), np.float32)
+    for column, (begin, end) in zip(columns, pairwise(borders), strict=True):
+        w = styles_of(mapping, column, label=label, truncation=truncation)
+        mixed[:, begin:end] = w[:, None]
+    return synthesis(**{field.name: mixed})[synthesis.signature.main.name]
+
+
+def styles_of(
+    mapping: Generator,
+    seeds: Sequence[int],
+    *,
+    label: int | str | None = None,
+    truncation: float | None = None,
+) -> Array:
+    """The style of image 0 of each seed: float32 [len(seeds), ...]."""
+    if mapping.signature.main.kind != "style":
+        raise _no_styles("mapping", mapping, "gives none")
+    drawn = [mapping.sample(1, seed=s, label=label, truncation=truncation) for s in seeds]
+    return np.concatenate(drawn)
+
+
+def interpolate(
+    mapping: Generator,
+    synthesis: Generator,
+    first: int,
+    last: int,
+    frames: int,
+    *,
+    label: int | str | None = None,
+    truncation: float | None = None,
+) -> Array:
+    """`frames` images on the straight line in w from the style of seed `first` to that of seed `last`."""
+    return np.concatenate(
+        list(walk(mapping, synthesis, first, last, frames, label=label, truncation=truncation))
+    )
+
+
+def walk(
+    mapping: Generator,
+    synthesis: Generator,
+    first: int,
+    last: int,
+    frames: int,
+    *,
+    label: int | str | None = None,
+    truncation: float | None = None,
+) -> Iterator[Array]:
+    """The images of `interpolate`, some at a time, in bounded memory."""
+    field = _pair(mapping, synthesis)
+    frames = latents.check_integer("frames", frames, 1, 2**31)
+    a, b = styles_of(mapping, [first, last], label=label, truncation=truncation).astype(np.float64)
+    return _along(synthesis, field, a, b, frames)
+
+
+def _along(synthesis: Generator, field: Field, a: Array, b: Array, frames: int) -> Iterator[Array]:
+    for i in range(0, frames, FRAMES):
+        t = np.arange(i, min(i + FRAMES, frames)) / max(frames - 1, 1)
+        w = ((1 - t)[:, None] * a + t[:, None] * b).astype(np.float32)
+        given = np.repeat(w[:, None], int(field.shape[0]), axis=1)  # (n, layers, style)
+        yield synthesis(**{field.name: given})[synthesis.signature.main.name]
+
+
+def _pair(mapping: Generator, synthesis: Generator) -> Field:
+    """The synthesis's input of styles, if the two belong together."""
+    field = next((f for f in synthesis.signature.inputs if f.kind == "style"), None)
+    if field is None:
+        raise _no_styles("synthesis", synthesis, "takes none")
+    if mapping.signature.main.kind != "style":
+        raise _no_styles("mapping", mapping, "gives none")
+    digests = [g.metadata("weights").get("checkpoint") for g in (mapping, synthesis)]
+    if digests[0] is None or digests[0] != digests[1]:
+        raise InputError(
+            "Mapping and synthesis are not of one checkpoint",
+            seen=f"weights {digests[0]!s:.16} and {digests[1]!s:.16}",
+            repair="Export both from the same model.pt: gan export model.pt model.onnx --graph all",
+        )
+    if field.shape[1:] != mapping.signature.main.shape:
+        raise InputError(
+            "Mapping and synthesis do not fit",
+            seen=f"a style {mapping.signature.main.shape}, and {field.shape[1:]} wanted",
+            repair="Export both from the same model.pt: gan export model.pt model.onnx --graph all",
+        )
+    return field
+
+
+def _no_styles(role: str, generator: Generator, what: str) -> InputError:
+    return InputError(
+        f"{generator!r} is no {role}",
+        seen=f"It {what}: {generator.signature.main.name} is {generator.signature.main.kind}",
+        repair="Export the graphs of a model that has styles: gan export model.pt model.onnx --graph all",
+    )
+
+
+def _borders(layers: Sequence[int], count: int, most: int) -> list[int]:
+    """[0, *layers, most], checked."""
+    borders = [0, *(latents.check_integer("layer", layer, 1, most - 1) for layer in layers), most]
+    if len(layers) != count - 1 or sorted(set(borders)) != borders:
+        raise InputError(
+            "The layers were refused",
+            seen=f"{list(layers)} for {count} styles",
+            repair=f"Give rising layers from 1 to {most - 1}, one fewer than styles",
+        )
+    return borders
