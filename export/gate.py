@@ -21,6 +21,7 @@ from ..runtime.generator import Generator
 from ..runtime.golden import COUNT, SEED, Golden, golden_inputs
 from ..runtime.model_file import METADATA_KEYS, ModelFile
 from ..runtime.session import load_onnxruntime
+from ..runtime.signature import Signature
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from . import graph as graphs
 from .module import Source, check_isolation, graph_names, load_source
@@ -32,7 +33,8 @@ logger = logging.getLogger("gan.export")
 
 ALL = "all"  # of the graphs
 OPSETS = range(18, 24)
-DEFAULT_OPSET, DEFAULT_MAX_BATCH = 20, 64
+DEFAULT_OPSET = 20
+MOST_VALUES = 64 * 3 * 128 * 128  # of a batch by default
 TOOLS = ("gan-toolchain", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
@@ -43,7 +45,7 @@ def export(
     graph: str | None = None,
     image: Literal["uint8", "float"] = "uint8",
     opset: int = DEFAULT_OPSET,
-    max_batch: int = DEFAULT_MAX_BATCH,
+    max_batch: int | None = None,
     system_file: str | None = None,
     accept_changed_system: bool = False,
     overwrite: bool = False,
@@ -51,7 +53,7 @@ def export(
     """Write one proven ONNX file of a graph (default: the main one) of `checkpoint`.
 
     image: "uint8" gives image outputs as NHWC bytes, "float" as NCHW in [-1, 1]. max_batch: the largest batch at
-    which parity is measured. system_file: the user's own system, if the checkpoint was trained with one. Raises
+    which parity is measured; by default 64, down to 8 for samples of more than 128 x 128 pixels. system_file: the user's own system, if the checkpoint was trained with one. Raises
     `CheckpointError`, `ExportError`, `ParityError`, `InputError`; then there is no new file.
     """
     settings = Settings(image, opset, max_batch, system_file, accept_changed_system, overwrite)
@@ -64,7 +66,7 @@ def export_all(
     *,
     image: Literal["uint8", "float"] = "uint8",
     opset: int = DEFAULT_OPSET,
-    max_batch: int = DEFAULT_MAX_BATCH,
+    max_batch: int | None = None,
     system_file: str | None = None,
     accept_changed_system: bool = False,
     overwrite: bool = False,
@@ -83,7 +85,7 @@ class Settings:
 
     image: Literal["uint8", "float"]
     opset: int
-    max_batch: int
+    max_batch: int | None
     system_file: str | None
     accept_changed_system: bool
     overwrite: bool
@@ -152,7 +154,13 @@ def _prove_graph(
     graphs.check_batch_axis(model)
     logger.info("4/8 lint")
     graphs.lint(model)
-    return _prove(source, model, settings.image, settings.max_batch)
+    most = settings.max_batch or default_max_batch(source.signature)
+    return _prove(source, model, settings.image, most)
+
+
+def default_max_batch(signature: Signature) -> int:
+    """64, fewer for large samples, at least 8."""
+    return min(64, max(8, MOST_VALUES // max(signature.main.size, 1)))
 
 
 def _prove(
@@ -173,7 +181,7 @@ def _prove(
     logger.info("6/8 parity with torch at batch 1 to %d", max_batch)
     rows = measure_parity(source, signature, file, graphs.to_bytes(probe), max_batch)
     logger.info("7/8 exactness across batch sizes and threads")
-    exactness = measure_exactness(signature, file)
+    exactness = measure_exactness(signature, file, max_batch)
     check_exactness(exactness, required=source.checkpoint.config.system.file is None)
     report = Report(rows, exactness, MAX_ABS, MAX_STEP, MAX_SHARE)
     logger.info("8/8 report and golden sample")
@@ -266,12 +274,12 @@ def _load(kept: Path, given: Path) -> Checkpoint:
         raise CheckpointError(failed, seen=error.seen, repair=error.repair) from error
 
 
-def _check_request(target: Path, opset: int, max_batch: int) -> None:
+def _check_request(target: Path, opset: int, max_batch: int | None) -> None:
     if opset not in OPSETS:
         raise InputError(
             "The opset was refused", seen=f"{opset}", repair=f"Give {OPSETS[0]} to {OPSETS[-1]}"
         )
-    if not 1 <= max_batch <= 4096:
+    if max_batch is not None and not 1 <= max_batch <= 4096:
         raise InputError(
             "The largest batch was refused", seen=f"{max_batch}", repair="Give 1 to 4096"
         )

@@ -37,7 +37,7 @@ logger = logging.getLogger("gan.runtime")
 
 Label = int | str | Sequence[int | str]
 Noise = Literal["shared", "drawn"]
-MICRO_BATCH = 16
+MICRO_BATCH, MICRO_VALUES = 16, 16 * 3 * 256 * 256  # at most, of one run
 MAX_COUNT = 2**63 - 1
 
 
@@ -54,16 +54,17 @@ class Generator:
         *,
         device: str = "auto",
         threads: int | None = None,
-        micro_batch: int = MICRO_BATCH,
+        micro_batch: int | None = None,
         max_output_bytes: int = 4 << 30,
     ) -> None:
         """model: a path, or the file's bytes. device: "auto", "cuda", "cuda:1" or "cpu"; "auto" may use the CPU
         and says so in `device`. threads: of the CPU; default, what this process may use. micro_batch: images per
-        run of the graph. max_output_bytes: bound on the output of one call.
+        run of the graph; by default 16, fewer of more than 256 x 256 pixels. max_output_bytes: bound on the output of one call.
 
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
         """
-        micro_batch = latents.check_integer("micro-batch", micro_batch, 1, 4096)
+        if micro_batch is not None:
+            latents.check_integer("micro-batch", micro_batch, 1, 4096)
         self._file = ModelFile.read(model)
         self._max_output_bytes = max_output_bytes
         self._drawn: dict[str, Array] = {}  # of inputs that all images share
@@ -76,7 +77,8 @@ class Generator:
                 seen=f"One sample has {largest} bytes, the limit is {max_output_bytes}",
                 repair="Raise max_output_bytes, if you trust the file",
             )
-        self._micro_batch = min(micro_batch, max_output_bytes // largest)
+        fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(self.signature.main.size, 1)))
+        self._micro_batch = min(micro_batch or fitting, max_output_bytes // largest)
         self._session = Session(
             self._file.data, device=device, threads=threads, example=self._zeros(1)
         )

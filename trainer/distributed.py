@@ -48,6 +48,18 @@ class World:
             gradient.copy_(part.view_as(gradient))
         return flat[: len(values)]
 
+    @torch.no_grad()
+    def share(self, buffers: Sequence[Tensor]) -> None:
+        """Average the buffers that are numbers over all ranks in place: running means are then those of the whole batch."""
+        floats = [buffer for buffer in buffers if buffer.is_floating_point()]
+        if self.size == 1 or not floats:
+            return
+        flat = torch.cat([buffer.reshape(-1) for buffer in floats])
+        dist.all_reduce(flat)
+        parts = (flat / self.size).split([buffer.numel() for buffer in floats])
+        for buffer, part in zip(floats, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+
     def largest(self, value: int, device: torch.device) -> int:
         """The largest of the ranks' values, the same on all."""
         if self.size == 1:

@@ -117,6 +117,7 @@ class Training:
             for repeat in range(turn.moves(self.step)):
                 self._move(turn, f"{number}/{repeat}", stage.turns[number + 1 : number + 2])
         self._adapt()
+        self.world.share([b for network in self.networks.values() for b in network.buffers()])
         self.images_seen += self.batch_size
         self.step += 1
         self._update_averages()

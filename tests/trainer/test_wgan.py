@@ -164,7 +164,7 @@ def test_the_distance_grows_while_the_critic_learns_against_a_generator_that_sta
 
 
 def test_the_status_line_prints_the_distance_in_the_place_of_an_accuracy() -> None:
-    from gan.cli import status_text
+    from gan.commands.train import status_text
 
     values = {"loss/D": -0.1, "loss/G": 0.2, "accuracy/real": 0.7, "distance": 0.12345}
     text = status_text(Status(3, 10, 24, 5.0, 2.0, values))

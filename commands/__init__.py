@@ -1,0 +1,1 @@
+"""The commands of `gan`, one file each; cli.py puts them together."""

@@ -1,0 +1,112 @@
+"""What the commands share: how options are declared, how they fail, what they check first."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..runtime import Generator
+
+
+def fail(message: str, code: int = 1) -> None:
+    typer.echo(f"gan: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """A typer option whose help states its default in words."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+def argument(name: str, help: str) -> Any:
+    return typer.Argument(metavar=name, help=help, show_default=False)
+
+
+what = functools.partial(option, panel="What is trained")
+how = functools.partial(option, panel="How")
+where = functools.partial(option, panel="Output")
+machine = functools.partial(option, panel="Machine")
+
+Model = Annotated[Path, argument("MODEL", "A model.onnx of `gan export`.")]
+Force = Annotated[bool, option("--force", help="Overwrite what exists.")]
+Json = Annotated[bool, option("--json", help="Print JSON.")]
+DEVICE = "auto, cpu, cuda or cuda:N. auto may use the CPU, cuda never does."
+THREADS = "CPU threads. Default: what this process may use."
+Truncation = Annotated[
+    float | None,
+    option(
+        help="How far from the mean style, -2 to 2; 1 is all the way. Only for models that have it."
+    ),
+]
+
+
+def need(command: str, *packages: str) -> None:
+    """Say which extra brings what a command lacks, before anything is loaded."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            fail(
+                f"`gan {command}` needs {package}. Install it: pip install 'gan-toolchain[train,cpu]'"
+            )
+
+
+def need_onnxruntime() -> None:
+    if importlib.util.find_spec("onnxruntime") is None:
+        fail(
+            "sampling and proving need onnxruntime. Install it: pip install 'gan-toolchain[cpu]', "
+            "or 'gan-toolchain[cuda]' for an NVIDIA GPU"
+        )
+
+
+def tell(level: int = logging.INFO) -> None:
+    """Print the log of our own packages to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("gan: %(message)s"))
+    logger = logging.getLogger("gan")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+
+
+def check_new_file(path: Path, force: bool) -> None:
+    from ..runtime import InputError
+
+    refuse_existing(path, force)
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{path} cannot be written", seen=f"There is no folder {path.parent}", repair="Make it"
+        )
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    from ..runtime import InputError
+
+    if path.exists() and not force:
+        raise InputError(
+            f"{path} exists", seen="Nothing is overwritten unasked", repair="Add --force"
+        )
+
+
+def drawable(generator: Generator) -> str:
+    """What a picture can be made of: "image" or "points"."""
+    from ..runtime import InputError
+
+    kind = generator.signature.main.kind
+    if kind not in ("image", "points"):
+        raise InputError(
+            "No picture was made",
+            seen=f"The model's samples are {kind}",
+            repair="Give --out FILE.npy",
+        )
+    return kind
+
+
+def class_of(generator: Generator, label: str | None) -> int | str | None:
+    """A class name where there is one, else an index."""
+    if label is None or label in generator.classes or not label.isdecimal():
+        return label
+    return int(label)

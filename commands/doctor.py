@@ -1,0 +1,37 @@
+"""`gan doctor`: what this machine has and lacks."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from .common import Json, option
+
+EXAMPLE = "gan doctor --device cuda"
+
+
+def doctor(
+    device: Annotated[
+        str, option(help="cuda: exit with 1 if CUDA cannot work here. Default: auto.")
+    ] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Examine this machine: Python, packages, doubled runtimes, providers, CUDA libraries."""
+    import dataclasses
+
+    from ..runtime.doctor import examine
+
+    findings = examine(device)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        marks = {True: "ok", False: "FAULT", None: "--"}
+        for f in findings:
+            typer.echo(
+                f"{marks[f.ok]:6}{f.name:16}{f.value}"
+                + (f"\n{'':22}repair: {f.repair}" if f.repair and f.ok is not True else "")
+            )
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)

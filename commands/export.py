@@ -1,0 +1,90 @@
+"""`gan export`: from a checkpoint to proven ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .common import Force, argument, need, need_onnxruntime, option, tell
+
+if TYPE_CHECKING:
+    from ..export import Report
+
+EXAMPLE = "gan export runs/photos/model.pt model.onnx"
+
+
+def export(
+    checkpoint: Annotated[Path, argument("CHECKPOINT", "A model.pt of `gan train`.")],
+    output: Annotated[Path, argument("OUTPUT", "The .onnx file to write.")],
+    graph: Annotated[
+        str | None,
+        option(
+            help="Which graph, or all: the main one to OUTPUT, the others beside it as NAME.GRAPH.onnx. "
+            "Default: the system's main one."
+        ),
+    ] = None,
+    image: Annotated[
+        Literal["uint8", "float"],
+        option("--output", help="Images as uint8 NHWC (default), or float32 NCHW in [-1, 1]."),
+    ] = "uint8",
+    opset: Annotated[int, option(help="ONNX opset, 18 to 23. Default: 20.")] = 20,
+    max_batch: Annotated[
+        int | None,
+        option(
+            help="Largest batch at which parity is proven. Default: 64, down to 8 for large images."
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, option(help="Your own system's .py file, if it was trained with one.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None, option(metavar="NAME", help="system: accept that its file changed.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Turn a checkpoint into one proven ONNX file: dynamic batch, outputs checked against torch."""
+    need_onnxruntime()
+    need("export", "torch", "onnx", "onnxscript")
+    tell()
+    from ..export import export as run
+    from ..export import export_all
+
+    settings: dict[str, Any] = {
+        "image": image,
+        "opset": opset,
+        "max_batch": max_batch,
+        "system_file": system,
+        "accept_changed_system": "system" in (accept or ()),
+        "overwrite": force,
+    }
+    reports = (
+        export_all(checkpoint, output, **settings)
+        if graph == "all"
+        else {output: run(checkpoint, output, graph=graph, **settings)}
+    )
+    for path, report in reports.items():
+        print_report(report)
+        typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    if graph in (None, "all"):
+        typer.echo(f"Next: gan sample {output} --grid grid.png")
+
+
+def print_report(report: Report) -> None:
+    typer.echo("  output  batch   max abs   max rel  PSNR dB  step  bytes differing")
+    for row in report.rows:
+        head = (
+            f"{row.step:4}  {100 * (row.share or 0):.4f} %" if row.step is not None else "   -  -"
+        )
+        typer.echo(
+            f"{row.output:>8}{row.batch:7}{row.max_abs:10.1e}{row.max_rel:10.1e}{row.psnr:9.1f}  {head}"
+        )
+    e = report.exactness
+    batches, threads = (", ".join(map(str, numbers)) for numbers in (e.batches, e.threads))
+    typer.echo(f"Same bytes in batches of {batches}: {yes_or_step(e.across_batches)}")
+    typer.echo(f"Same bytes with {threads} threads: {yes_or_step(e.across_threads)}")
+
+
+def yes_or_step(step: float) -> str:
+    return f"no, they differ by {step:.3g} steps of 255" if step else "yes"

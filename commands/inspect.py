@@ -1,0 +1,105 @@
+"""`gan inspect`: what a checkpoint or a model holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import Json, argument, need
+
+EXAMPLE = "gan inspect model.onnx --json"
+
+
+def inspect(
+    file: Annotated[Path, argument("FILE", "A model.pt or a model.onnx.")], as_json: Json = False
+) -> None:
+    """Show a file's signature, sizes, training and parity report."""
+    from ..runtime import InputError
+
+    if not file.is_file():
+        raise InputError(
+            f"{file} cannot be read", seen="There is no such file", repair="Check the path"
+        )
+    with open(file, "rb") as handle:
+        checkpoint = handle.read(2) == b"PK"  # torch.save writes a zip
+    if checkpoint:
+        need("inspect", "torch")
+    content = describe_checkpoint(file) if checkpoint else describe_model(file)
+    typer.echo(
+        json.dumps(content, indent=2, ensure_ascii=False)
+        if as_json
+        else "\n".join(outline(content))
+    )
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    from ..runtime.model_file import ModelFile
+
+    model = ModelFile.read(path)
+    parts = ("system", "training", "parity", "latents", "tools", "weights")
+    return {
+        "file": str(path),
+        "bytes": len(model.data),
+        "opset": model.info.opset,
+        "nodes": model.info.nodes,
+        "parameters": model.info.weights,
+        "signature": json.loads(model.signature.to_json()),
+        **{part: model.section(part) for part in parts},
+    }
+
+
+def describe_checkpoint(path: Path) -> dict[str, Any]:
+    from ..trainer.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint.load(path)
+    content = checkpoint.content
+    sizes = {
+        name: sum(
+            t.numel()
+            for key, t in state.items()
+            if "running_" not in key and "num_batches" not in key
+        )
+        for name, state in content["networks"].items()
+    }
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "finished": checkpoint.finished,
+        "progress": content["progress"],
+        "parameters": sizes,
+        "signature": {name: json.loads(text) for name, text in content["signature"].items()},
+        "config": content["config"],
+        "data": content["data"],
+        "metrics": content["metrics"],
+        "health": content["health"],
+        "threads": content["threads"]["count"],
+    }
+
+
+def outline(content: Any, indent: int = 0) -> list[str]:
+    """Nested dicts and lists as indented lines."""
+    pad = "  " * indent
+    if isinstance(content, dict):
+        lines = []
+        for key, value in content.items():
+            if isinstance(value, (dict, list)) and value and not flat_list(value):
+                lines += [f"{pad}{key}:", *outline(value, indent + 1)]
+            else:
+                lines.append(f"{pad}{key}: {one_line(value)}")
+        return lines
+    return [f"{pad}- {one_line(value)}" for value in content]
+
+
+def flat_list(value: Any) -> bool:
+    return isinstance(value, list) and all(not isinstance(item, (dict, list)) for item in value)
+
+
+def one_line(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one_line(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "[" + ", ".join(one_line(item) for item in value) + "]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
