@@ -1,4 +1,4 @@
-"""The wheel: it holds cli.py and the three folders and nothing else, and works in fresh environments without torch.
+"""The wheel: it holds cli.py and the four folders and nothing else, and works in fresh environments without torch.
 
 The fresh environments install from the package index; where that cannot be reached these tests fail, as an
 installation would.
@@ -56,11 +56,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "model.onnx"
 
 
-def test_the_wheel_holds_the_three_folders_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_four_folders_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
     tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "runtime", "trainer", "export"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "commands", "runtime", "trainer", "export"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
     sources = {name for name in tracked if name.endswith(".py")} | {"cli.py"}

@@ -64,7 +64,7 @@ class PixelNorm(nn.Module):
 class MinibatchDeviation(nn.Module):
     """Appends one channel: the standard deviation over the batch, averaged over features and places.
 
-    Karras et al. 2018 (progressive growing), section 3. It couples the samples of a batch, so it belongs to
+    Karras et al. 2018, section 3. It couples the samples of a batch, so it belongs to
     discriminators only. group: of so many samples, or the next smaller number that divides the batch, instead of
     all (4 in the authors' code).
     """
