@@ -82,5 +82,5 @@ def write_template(path: Path, force: bool) -> None:
         )
     check_new_file(path, force)
     with atomic_file(path) as file:
-        file.write((Path(__file__).parent / "trainer" / "template.py").read_bytes())
+        file.write((Path(__file__).parents[1] / "trainer" / "template.py").read_bytes())
     typer.echo(f"Wrote {path}. Next: gan train --system ./{path.name} --out runs/{path.stem}")

@@ -31,7 +31,7 @@ FORBIDDEN = {
         "gan.export",
         "gan.commands",
         "gan.cli",
-    },  # fmt: skip
+    },
     "export": {"typer", "gan.commands", "gan.cli"},
 }
 

@@ -55,13 +55,13 @@ def test_the_commands_run_as_written_and_the_python_after_them(
     monkeypatch.chdir(workplace)
     ours = [words for words in commands() if words[0] == "gan"]
     assert {words[1] for words in ours} == {
-        "train", "export", "sample", "inspect", "doctor", "systems",
+        "train", "export", "sample", "interpolate", "inspect", "doctor", "systems",
     }  # fmt: skip
     for words in ours:
         result = CliRunner().invoke(app, words[1:] + (QUICK if words[1] == "train" else []))
         assert result.exit_code == 0, (words, result.output, result.exception)
-    (code,) = blocks("python")
-    subprocess.run([sys.executable, "-c", code], check=True)
+    for code in blocks("python"):
+        subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_make_targets_and_extras_exist() -> None:
@@ -78,13 +78,17 @@ def test_make_targets_and_extras_exist() -> None:
         for names in re.findall(r"gan-toolchain\[([a-z0-9,]+)\]", README)
         for e in names.split(",")
     }
-    assert {"cpu", "cuda", "cuda12", "cli", "train"} <= named <= set(extras)
+    assert {"cpu", "cuda", "cuda12", "cli", "train", "video"} <= named <= set(extras)
 
 
 def test_every_named_file_exists_and_every_file_is_named() -> None:
     (tree,) = [block for block in blocks("text") if block.startswith("cli.py")]
     listed = set(re.findall(r"^ *([a-z0-9_]+\.(?:py|npz))", tree, re.MULTILINE))
-    there = {p.name for f in ("runtime", "trainer", "export") for p in (ROOT / f).glob("*.py")}
+    there = {
+        p.name
+        for f in ("commands", "runtime", "trainer", "export")
+        for p in (ROOT / f).glob("*.py")
+    }
     assert there - {"__init__.py"} | {"cli.py", "mnist10k.npz"} == listed
     assert all(
         (ROOT / path).exists() for path in re.findall(r"`(tests/[a-z_/]+(?:\.py)?)`", README)
