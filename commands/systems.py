@@ -29,7 +29,7 @@ def systems(
         write_template(template, force)
         return
     content: dict[str, Any] = describe_system(name) if name else describe_systems()
-    lines = setting_lines(content) if name else [f"{s:10}{text}" for s, text in content.items()]
+    lines = setting_lines(content) if name else [f"{s:12}{text}" for s, text in content.items()]
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
