@@ -99,11 +99,11 @@ def check_isolation(source: Source) -> None:
                 seen="The same input gave two different outputs in eval mode: randn or dropout in forward",
                 repair="Make every random number a named input with a draw, and leave dropout to train mode",
             )
-    worst, field = _coupling(source, inputs, whole)
+    worst, where = _coupling(source, inputs, whole)
     if worst > ISOLATION_LIMIT and _coupled_in_double(source, inputs):
         raise ExportError(
             "A sample depends on the other samples of its batch",
-            seen=f"Output {field} alone and in a batch of {ISOLATION_BATCH} differ by {worst:.2g} of the range",
+            seen=f"Output {where} alone and in a batch of {ISOLATION_BATCH} differ by {worst:.2g} of the range",
             repair="Look for batch statistics (batch norm in train mode, minibatch deviation) "
             "and for branches on the batch size",
         )

@@ -11,6 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gan.export import gate
+from gan.export.module import load_source
+from gan.export.trace import export_program
 from gan.trainer import Checkpoint, Request, train
 from gan.trainer.checkpoint import save
 
@@ -76,18 +79,39 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A checkpoint of one step, all weights and buffers then randomised: an untrained network hides faults."""
+    """A checkpoint of one step, all averaged weights and buffers then randomised: an untrained network hides faults."""
 
     def make(system: str, **given: Any) -> Path:
         out = tmp_path_factory.mktemp("run")
         given = {"resolution": 8, "batch_size": 4, "steps": 1} | given
         train(Request(data=str(photos), system=system, given=given, out=out, threads=1))
         checkpoint = Checkpoint.load(out / "model.pt")
-        randomise(checkpoint.content["averaged"]["G"])
+        for seed, state in enumerate(checkpoint.content["averaged"].values(), start=1):
+            randomise(state, seed)
         save(out / "model.pt", checkpoint.content)
         return out / "model.pt"
 
     return make
+
+
+def trace_here(
+    work: Path, *, checkpoint: Path, graph: str, system_file: str | None, opset: int
+) -> Path:
+    """`export.trace.trace` in this process."""
+    source = load_source(
+        Checkpoint.load(checkpoint), graph=graph, system_file=system_file, accept_changed=True
+    )
+    names = [field.name for field in source.signature.inputs]
+    outputs = [field.name + "_float" for field in source.signature.outputs]
+    program = export_program(source.module, tuple(source.inputs(3)), names, outputs, opset)
+    program.save(str(work / "traced.onnx"), external_data=False)
+    return work / "traced.onnx"
+
+
+@pytest.fixture
+def traced_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace in this process: the tests that need the fresh one do not ask for this."""
+    monkeypatch.setattr(gate, "trace", trace_here)
 
 
 @pytest.fixture(scope="session")
@@ -112,12 +136,16 @@ def planted(
     return plant
 
 
-def randomise(state: dict[str, torch.Tensor]) -> None:
+def randomise(state: dict[str, torch.Tensor], seed: int = 1) -> None:
     """Weights whose outputs spread over the whole range, and buffers that are not their initial values."""
-    source = torch.Generator().manual_seed(1)
+    source = torch.Generator().manual_seed(seed)
     for name, tensor in state.items():
         if name.endswith("running_var"):
             tensor.copy_(torch.rand(tensor.shape, generator=source) * 1.5 + 0.5)
+        elif not tensor.ndim and tensor.is_floating_point():  # strengths: none is near 0
+            tensor.copy_(torch.rand(tensor.shape, generator=source) * 0.5 + 0.25)
+        elif name.endswith("weight.original"):  # equalised: what multiplies it knows the fan-in
+            tensor.copy_(torch.randn(tensor.shape, generator=source) * tensor.std())
         elif tensor.is_floating_point():
             gain = 2.0 / max(tensor[0].numel(), 1) ** 0.5 if tensor.ndim > 1 else 1.0
             tensor.copy_(torch.randn(tensor.shape, generator=source) * gain)

@@ -20,7 +20,6 @@ from gan.export import Exactness, export, gate
 from gan.export import graph as graphs
 from gan.export.module import load_source
 from gan.export.parity import BATCHES
-from gan.export.trace import export_program
 from gan.runtime import (
     CheckpointError,
     ExportError,
@@ -36,28 +35,10 @@ from gan.trainer import Checkpoint, Request, systems, train
 from gan.trainer.checkpoint import save
 
 from .conftest import randomise
+from .test_graphs import BY_NAME
 
 Make = Callable[..., Path]
 Plant = Callable[..., tuple[Path, str]]
-
-
-@pytest.fixture
-def traced_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace in this process: the tests that need the fresh one do not ask for this."""
-
-    def trace(
-        work: Path, *, checkpoint: Path, graph: str, system_file: str | None, opset: int
-    ) -> Path:
-        source = load_source(
-            Checkpoint.load(checkpoint), graph=graph, system_file=system_file, accept_changed=True
-        )
-        names = [field.name for field in source.signature.inputs]
-        outputs = [field.name + "_float" for field in source.signature.outputs]
-        program = export_program(source.module, tuple(source.inputs(3)), names, outputs, opset)
-        program.save(str(work / "traced.onnx"), external_data=False)
-        return work / "traced.onnx"
-
-    monkeypatch.setattr(gate, "trace", trace)
 
 
 # Every built-in system, each in another guise: grey, RGB or RGBA, with and without labels, spectral norm on D.
@@ -84,8 +65,8 @@ ON_POINTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_every_built_in_system_is_proven_below() -> None:
-    assert {name for name, _ in SYSTEMS} == set(systems.names())
+def test_every_built_in_system_is_proven_below_or_with_its_graphs() -> None:
+    assert {name for name, _ in SYSTEMS} | set(BY_NAME) == set(systems.names())
     assert {name for name, _ in ON_POINTS} == {
         name for name in systems.names() if "points" in systems.load(name)[0].kinds
     }

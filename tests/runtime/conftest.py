@@ -66,7 +66,12 @@ def as_float32(x: float) -> float:
 
 def reference_value(field: Mapping[str, Any], word: int) -> float:
     """One value of an input, for a field as JSON content."""
-    draw = field["draw"]
+    draw = field.get("draw")
+    if draw is None:  # a stand-in: standard normal, or uniform in the range
+        low, high = field.get("range", (0, 0))
+        return (
+            reference_uniform(word) * (high - low) + low if low < high else reference_normal(word)
+        )
     if draw["kind"] == "normal":
         return reference_normal(word)
     if draw["kind"] == "uniform":
@@ -79,11 +84,16 @@ def reference_value(field: Mapping[str, Any], word: int) -> float:
 def reference_inputs(
     signature: Mapping[str, Any], seed: int, indices: Sequence[int]
 ) -> dict[str, Array]:
-    """What images `indices` of `seed` are made of, for a signature as JSON content."""
+    """What images `indices` of `seed` are made of, for a signature as JSON content.
+
+    A shared input is that of image 0 of seed 0; one without a draw has stand-ins from stream 2^32 + its place.
+    """
     inputs = {}
-    for field in signature["inputs"]:
+    for place, field in enumerate(signature["inputs"]):
         size = int(np.prod(field["shape"], dtype=int))
-        rows = [reference_words(seed, field["draw"]["stream"], index, size) for index in indices]
+        draw = field.get("draw") or {"stream": 2**32 + place}
+        keys = [(0, 0) if draw.get("shared") else (seed, index) for index in indices]
+        rows = [reference_words(s, draw["stream"], index, size) for s, index in keys]
         values = [[reference_value(field, word) for word in row] for row in rows]
         inputs[field["name"]] = np.array(values, field["dtype"]).reshape(len(rows), *field["shape"])
     return inputs
@@ -101,7 +111,12 @@ def bare_run(data: bytes, inputs: Mapping[str, Array]) -> Array:
 
 
 def tiny_signature(
-    *, labels: bool = True, truncation: bool = False, noise: bool = False, draw: str = "normal"
+    *,
+    labels: bool = True,
+    truncation: bool = False,
+    noise: bool = False,
+    shared: bool = False,
+    draw: str = "normal",
 ) -> dict[str, Any]:
     """The signature of `tiny_model` as the JSON content that the file's format prescribes."""
     z: dict[str, Any] = {"name": "z", "shape": [4], "kind": "latent", "dtype": "float32"}
@@ -122,6 +137,8 @@ def tiny_signature(
     if noise:
         eps = {"name": "noise", "shape": [SIDE, SIDE], "kind": "noise", "dtype": "float32"}
         inputs.append({**eps, "draw": {"kind": "normal", "stream": 16}})
+        if shared:
+            inputs[-1]["draw"]["shared"] = True
     image = {
         "name": "image",
         "shape": [SIDE, SIDE, 3],
@@ -184,8 +201,13 @@ def tiny_graph(signature: Mapping[str, Any]) -> onnx.GraphProto:
     return helper.make_graph(nodes, "generator", inputs, outputs, constants)
 
 
-def seal(graph: onnx.GraphProto, signature: Mapping[str, Any]) -> bytes:
-    """The file of a graph, with the metadata that the format prescribes, golden sample included."""
+def seal(
+    graph: onnx.GraphProto, signature: Mapping[str, Any], checkpoint: str | None = None
+) -> bytes:
+    """The file of a graph, with the metadata that the format prescribes, golden sample included.
+
+    checkpoint: the digest of the weights that it was exported from.
+    """
     opset = helper.make_opsetid("", 20)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
     images = bare_run(model.SerializeToString(), reference_inputs(signature, 0, range(2)))
@@ -193,7 +215,7 @@ def seal(graph: onnx.GraphProto, signature: Mapping[str, Any]) -> bytes:
         "format": 1,
         "seed": 0,
         "count": 2,
-        "dtype": "uint8",
+        "dtype": images.dtype.name,
         "values": [base64.b64encode(image.tobytes()).decode() for image in images],
         "sha256": hashlib.sha256(images.tobytes()).hexdigest(),
     }
@@ -202,7 +224,8 @@ def seal(graph: onnx.GraphProto, signature: Mapping[str, Any]) -> bytes:
         "latents": {"version": 1},
         "golden": golden,
         "weights": {
-            "graph": hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+            "graph": hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest(),
+            **({"checkpoint": checkpoint} if checkpoint else {}),
         },
     }
     for name, content in sections.items():
@@ -213,6 +236,14 @@ def seal(graph: onnx.GraphProto, signature: Mapping[str, Any]) -> bytes:
 def tiny_model(**parts: Any) -> bytes:
     signature = tiny_signature(**parts)
     return seal(tiny_graph(signature), signature)
+
+
+def brought_signature(**about: Any) -> dict[str, Any]:
+    """The signature of a tiny model with an input `noise` that the caller brings: no draw, `about` as given."""
+    signature = tiny_signature(noise=True)
+    del signature["inputs"][-1]["draw"]
+    signature["inputs"][-1] |= about
+    return signature
 
 
 def edited(data: bytes, edit: Edit) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gan.runtime.files import atomic_file
+from gan.runtime.files import atomic_file, sibling
 
 
 def names(folder: Path) -> list[str]:
@@ -111,3 +111,25 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_cleans_up(target: Path) -
         file.write(b"new")
     assert target.read_bytes() == b"new"
     assert names(target.parent) == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("model.onnx", "model.mapping.onnx"),
+        ("a/b/model.onnx", "a/b/model.mapping.onnx"),
+        ("runs.1/model.v2.onnx", "runs.1/model.v2.mapping.onnx"),
+        ("model", "model.mapping"),
+        ("/x/.hidden", "/x/.hidden.mapping"),
+    ],
+)
+def test_a_sibling_has_the_graphs_name_before_the_suffix(path: str, expected: str) -> None:
+    assert sibling(path, "mapping") == sibling(Path(path), "mapping") == Path(expected)
+
+
+def test_siblings_of_several_graphs_and_models_are_all_different() -> None:
+    graphs, models = ("mapping", "synthesis", "b_to_a"), ("a.onnx", "b.onnx", "c/a.onnx")
+    assert (
+        len({sibling(model, graph) for model in models for graph in graphs} | {*map(Path, models)})
+        == 12
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from .conftest import (
     IMAGE_BYTES,
     TORTURE,
     bare_run,
+    brought_signature,
     edited,
     reference_inputs,
     reference_normal,
@@ -72,7 +74,15 @@ def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "parts", [{}, {"labels": False}, {"truncation": True}, {"noise": True}, {"draw": "uniform"}]
+    "parts",
+    [
+        {},
+        {"labels": False},
+        {"truncation": True},
+        {"noise": True},
+        {"noise": True, "shared": True},
+        {"draw": "uniform"},
+    ],
 )
 def test_a_sample_is_the_graph_run_on_the_latent_stream(parts: dict[str, Any]) -> None:
     data = tiny_model(**parts)
@@ -327,7 +337,7 @@ def test_a_large_input_of_a_small_image_bounds_the_micro_batch_too(runs: list[Ru
         opened(data, max_output_bytes=given - 1)
 
 
-@pytest.mark.parametrize("micro_batch", [0, -1, 4097, 2.5, True, "16", None])
+@pytest.mark.parametrize("micro_batch", [0, -1, 4097, 2.5, True, "16"])
 def test_a_micro_batch_outside_is_refused(labelled: bytes, micro_batch: Any) -> None:
     with pytest.raises(InputError, match=r"The micro-batch was refused.*from 1 to 4096"):
         opened(labelled, micro_batch=micro_batch)
@@ -494,10 +504,209 @@ def test_noise_is_drawn_from_a_stream_of_its_own(runs: list[Run]) -> None:
     assert not np.array_equal(with_noise["noise"].reshape(3, 64)[:, :4], with_noise["z"])
 
 
+# Noise that all images share.
+
+SHARED = {"noise": True, "shared": True, "truncation": True}
+OWN = {"noise": True, "truncation": True}  # the same model, each image with noise of its own
+
+
+def shared_row() -> list[float]:
+    """The shared noise: that of image 0 of seed 0."""
+    return [reference_normal(word) for word in reference_words(0, 16, 0, 64)]
+
+
+@pytest.mark.parametrize(("seed", "start"), [(0, 0), (0, 5), (7, 0), (LAST, 2**40)])
+def test_shared_noise_is_the_same_for_every_image_seed_start_and_chunk(
+    runs: list[Run], seed: int, start: int
+) -> None:
+    generator = opened(tiny_model(**SHARED), micro_batch=3)
+    generator.sample(7, seed=seed, start=start)
+    list(generator.stream(2, seed=seed, start=start, noise="shared"))
+    generator.images(1, seed=seed, start=start)
+    assert [len(run["noise"]) for run in runs] == [3, 3, 1, 2, 1]
+    for run in runs:
+        assert all(row == shared_row() for row in run["noise"].reshape(-1, 64).tolist())
+
+
+def test_a_sample_with_shared_noise_is_the_graph_run_on_that_draw() -> None:
+    data = tiny_model(**SHARED)
+    inputs = reference_inputs(tiny_signature(**SHARED), 2026, range(3, 12))
+    images = opened(data, micro_batch=4).sample(9, seed=2026, start=3)
+    np.testing.assert_array_equal(images, bare_run(data, inputs))
+    assert not np.array_equal(images, opened(tiny_model(**OWN)).sample(9, seed=2026, start=3))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 16])
+def test_drawn_noise_follows_the_latent_streams_rule_in_any_chunking(micro_batch: int) -> None:
+    data = tiny_model(**SHARED)
+    generator = opened(data, micro_batch=micro_batch)
+    inputs = reference_inputs(tiny_signature(**OWN), 11, range(5, 14))
+    expected = bare_run(data, inputs)
+    np.testing.assert_array_equal(generator.sample(9, seed=11, start=5, noise="drawn"), expected)
+    streamed = np.concatenate(list(generator.stream(9, seed=11, start=5, noise="drawn")))
+    np.testing.assert_array_equal(streamed, expected)
+    pictures = generator.images(9, seed=11, start=5, noise="drawn")
+    np.testing.assert_array_equal(np.stack([np.asarray(one) for one in pictures]), expected)
+    np.testing.assert_array_equal(  # and what was shared before is shared again
+        generator.sample(2, seed=11, start=5),
+        bare_run(data, reference_inputs(tiny_signature(**SHARED), 11, range(5, 7))),
+    )
+
+
+@pytest.mark.parametrize(("noise", "parts"), [("shared", SHARED), ("drawn", OWN)])
+def test_noise_label_and_truncation_combine(noise: Any, parts: dict[str, Any]) -> None:
+    data = tiny_model(**SHARED)
+    inputs = reference_inputs(tiny_signature(**parts), 4, range(5)) | {
+        "label": np.array([2, 0, 1, 1, 2]),
+        "truncation": np.full(5, 0.25, np.float32),
+    }
+    images = opened(data, micro_batch=2).sample(
+        5, seed=4, label=["10", 0, "2", 1, 2], truncation=0.25, noise=noise
+    )
+    np.testing.assert_array_equal(images, bare_run(data, inputs))
+
+
+@pytest.mark.parametrize("noise", ["", "Drawn", "none", None, True, 0, [], ["drawn"]])
+def test_an_unknown_word_for_the_noise_is_refused(nothing_is_drawn: None, noise: Any) -> None:
+    generator = opened(tiny_model(**SHARED))
+    for sample in (generator.sample, generator.stream, generator.images):
+        with pytest.raises(InputError, match=r'The noise was refused.*Give "shared" or "drawn"'):
+            sample(1, seed=0, noise=noise)
+
+
+@pytest.mark.parametrize("parts", [{}, {"noise": True}])
+def test_noise_cannot_be_drawn_where_no_input_shares_it(
+    nothing_is_drawn: None, parts: dict[str, Any]
+) -> None:
+    generator = opened(tiny_model(**parts))
+    for sample in (generator.sample, generator.stream, generator.images):
+        with pytest.raises(InputError, match=r"without noise inputs\. Leave noise out"):
+            sample(1, seed=0, noise="drawn")
+
+
+def test_shared_noise_may_be_left_out_of_a_call_or_given() -> None:
+    data = tiny_model(**SHARED)
+    generator = opened(data, micro_batch=2)
+    z, label = RandomState(0).randn(5, 4).astype(np.float32), np.array([0, 1, 2, 1, 0])
+    own = RandomState(1).randn(5, 8, 8).astype(np.float32)
+    inputs = {"z": z, "label": label, "truncation": np.ones(5, np.float32)}
+    rows = np.array([shared_row()] * 5, np.float32).reshape(5, 8, 8)
+    for brought, noise in (({}, rows), ({"noise": own}, own)):
+        images = generator(z=z, label=label, **brought)["image"]
+        np.testing.assert_array_equal(images, bare_run(data, inputs | {"noise": noise}))
+    with pytest.raises(InputError, match="Input z is missing"):
+        generator(label=label)
+
+
+def test_what_is_drawn_once_is_not_the_callers_to_change(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = opened(tiny_model(**SHARED))
+    generator.sample(2, seed=0)
+    with contextlib.suppress(ValueError):  # read-only is as good
+        runs[0]["noise"] += 1
+    generator.sample(2, seed=0)
+    assert runs[1]["noise"].reshape(2, 64).tolist() == [shared_row()] * 2
+
+
+# Inputs that only a caller can give.
+
+
+@pytest.mark.parametrize("about", [{"kind": "style"}, {"kind": "image", "range": [-1, 1]}])
+def test_a_model_whose_input_cannot_be_drawn_is_called_and_not_sampled(
+    about: dict[str, Any],
+) -> None:
+    signature = brought_signature(**about)
+    data = seal(tiny_graph(signature), signature)
+    generator = opened(data)
+    for call in (
+        lambda: generator.sample(1, seed=0),
+        lambda: list(generator.stream(1, seed=0)),
+        lambda: generator.interpolate(0, 1, 2),
+    ):
+        with pytest.raises(
+            InputError, match=r"Input noise cannot be drawn.*generator\(noise=\.\.\.\)"
+        ):
+            call()
+    with pytest.raises(InputError, match="Input noise is missing"):
+        generator(z=Z, label=LABEL)
+    own = RandomState(1).uniform(-1, 1, (2, 8, 8)).astype(np.float32)
+    expected = bare_run(data, {"z": Z, "label": LABEL, "noise": own})
+    np.testing.assert_array_equal(generator(z=Z, label=LABEL, noise=own)["image"], expected)
+
+
+# The micro-batch of its own choice.
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes"), [(10**9, [16, 4]), (5 * 192 + 191, [5] * 4), (1, [1] * 20)]
+)
+def test_a_micro_batch_holds_at_most_16_images_and_fewer_large_ones(
+    labelled: bytes, values: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gan.runtime.generator.MICRO_VALUES", values)
+    batches = list(opened(labelled).stream(20, seed=0))
+    assert [len(batch) for batch in batches] == sizes
+    assert [len(batch) for batch in opened(labelled, micro_batch=8).stream(20, seed=0)] == [8, 8, 4]
+
+
 # Interpolation.
 
 
-@pytest.mark.parametrize("parts", [{}, {"noise": True}, {"truncation": True}, {"draw": "uniform"}])
+@pytest.mark.parametrize("parts", [SHARED, {"draw": "uniform"}])
+@pytest.mark.parametrize("frames", [1, 2, 7, 16, 17])
+@pytest.mark.parametrize("micro_batch", [1, 3, 16])
+def test_a_walk_is_the_interpolation_in_chunks(
+    parts: dict[str, Any], frames: int, micro_batch: int
+) -> None:
+    data = tiny_model(**parts)
+    whole = opened(data, micro_batch=64).interpolate(3, 8, frames, label="2")
+    chunks = list(opened(data, micro_batch=micro_batch).walk(3, 8, frames, label="2"))
+    lengths = [micro_batch] * (frames // micro_batch) + [frames % micro_batch] * (
+        frames % micro_batch > 0
+    )
+    assert [len(chunk) for chunk in chunks] == lengths
+    np.testing.assert_array_equal(np.concatenate(chunks), whole)
+
+
+def test_on_a_walk_shared_noise_stays_and_drawn_noise_moves(runs: list[Run]) -> None:
+    opened(tiny_model(**SHARED), micro_batch=4).interpolate(3, 8, 6)
+    assert len(runs) == 2
+    for run in runs:
+        assert all(row == shared_row() for row in run["noise"].reshape(-1, 64).tolist())
+    runs.clear()
+    opened(tiny_model(**OWN)).interpolate(3, 8, 6)
+    assert len({row.tobytes() for row in runs[0]["noise"]}) == 6
+
+
+def test_a_walk_of_any_length_gives_its_first_images_at_once(labelled: bytes) -> None:
+    generator = opened(labelled, max_output_bytes=3 * IMAGE_BYTES)
+    first = next(generator.walk(3, 8, 2**63 - 1))
+    np.testing.assert_array_equal(first, np.repeat(generator.sample(1, seed=3), 3, axis=0))
+    with pytest.raises(InputError, match="4 of 192 bytes, the limit is 576 bytes"):
+        generator.interpolate(3, 8, 4)
+
+
+@pytest.mark.parametrize("frames", [0, -1, 2.0, True, None, "3", 2**63, np.float64(2)])
+def test_a_walk_of_no_number_of_frames_is_refused_as_it_is_asked_for(
+    nothing_is_drawn: None, generator: Generator, frames: Any
+) -> None:
+    with pytest.raises(InputError, match=r"The frames was refused.*from 1 to 2\^63 - 1"):
+        generator.walk(0, 1, frames)
+
+
+@pytest.mark.parametrize("seeds", [(-1, 0), (0, 2**64), (None, 0), (0, 0.5), (True, 1)])
+def test_a_walk_between_what_are_no_seeds_is_refused_as_it_is_asked_for(
+    generator: Generator, runs: list[Run], seeds: tuple[Any, Any]
+) -> None:
+    with pytest.raises(InputError, match="The seed was refused"):
+        generator.walk(*seeds, 3)
+    assert runs == []
+
+
+@pytest.mark.parametrize(
+    "parts", [{}, {"noise": True}, {"truncation": True}, {"draw": "uniform"}, SHARED]
+)
 @pytest.mark.parametrize("frames", [2, 5, 20])
 def test_an_interpolation_begins_and_ends_at_the_two_seeds(
     parts: dict[str, Any], frames: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import json
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +15,21 @@ import onnx
 import pytest
 from numpy.random import RandomState
 
-from gan.runtime import Field, Generator, ModelFileError, ParityError
-from gan.runtime.golden import Golden
+from gan.runtime import Field, Generator, ModelFileError, ParityError, Signature
+from gan.runtime.golden import Golden, golden_inputs
 
-from .conftest import Edit, edited, metadata, tiny_model, with_metadata
+from .conftest import (
+    Edit,
+    brought_signature,
+    edited,
+    metadata,
+    reference_inputs,
+    seal,
+    tiny_graph,
+    tiny_model,
+    tiny_signature,
+    with_metadata,
+)
 
 IMAGE = Field("image", (8, 8, 3), "image", "uint8", (0.0, 255.0))
 Change = Callable[[dict[str, Any]], object]
@@ -39,9 +51,57 @@ def shifted(data: bytes, steps: int) -> bytes:
     return with_metadata(data, golden=golden)
 
 
-@pytest.mark.parametrize("parts", [{}, {"labels": False}, {"truncation": True}, {"noise": True}])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"labels": False},
+        {"truncation": True},
+        {"noise": True},
+        {"noise": True, "shared": True, "truncation": True},
+    ],
+)
 def test_a_good_file_is_exact(parts: dict[str, Any]) -> None:
     assert opened(tiny_model(**parts)).verify() == "exact"
+
+
+BROUGHT: list[dict[str, Any]] = [
+    {"kind": "style"},
+    {"kind": "image", "range": [-1, 1]},
+    {"kind": "image", "range": [0, 255]},
+]
+
+
+@pytest.mark.parametrize("about", BROUGHT)
+def test_a_file_with_an_input_that_the_caller_brings_is_verified_by_a_stand_in(
+    about: dict[str, Any],
+) -> None:
+    signature = brought_signature(**about)
+    data = seal(tiny_graph(signature), signature)
+    assert opened(data).verify() == "exact"
+    assert opened(shifted(data, 1)).verify() == "largest step 1 of 255"
+    with pytest.raises(ParityError, match="The largest step is 3 of 255"):
+        opened(shifted(data, 3)).verify()
+    with pytest.raises(ModelFileError, match="The model was changed after its export"):
+        opened(edited(data, other_weight)).verify()
+
+
+@pytest.mark.parametrize("about", BROUGHT)
+def test_the_golden_inputs_are_what_sample_draws_and_a_stand_in_for_the_rest(
+    about: dict[str, Any],
+) -> None:
+    content = brought_signature(**about)
+    signature = Signature.from_json(json.dumps(content))
+    inputs = golden_inputs(signature, 5, 3)
+    expected = reference_inputs(content, 5, range(3))
+    assert list(inputs) == list(expected) == ["z", "label", "noise"]
+    for name, values in expected.items():
+        np.testing.assert_allclose(inputs[name], values, rtol=2.0**-23, atol=2.0**-17)
+        assert inputs[name].dtype == values.dtype
+    plain = tiny_signature(truncation=True, noise=True, shared=True)
+    drawn = golden_inputs(Signature.from_json(json.dumps(plain)), 5, 3)
+    for name, values in reference_inputs(plain, 5, range(3)).items():
+        np.testing.assert_array_equal(drawn[name], values)
 
 
 def test_a_golden_sample_one_step_away_passes_with_its_number(labelled: bytes) -> None:

@@ -24,6 +24,8 @@ PUBLIC = [
     "ParityError",
     "Signature",
     "TrainingDivergedError",
+    "interpolate",
+    "mix",
 ]
 
 

@@ -65,8 +65,17 @@ def ordinary(draw: st.DrawFn, name: str, stream: int) -> Field:
     draws = [st.none(), st.builds(Draw, st.just("fixed"), st.just(stream), value=values)]
     if dtype == "float32":
         draws += [
-            st.builds(Draw, st.just("normal"), st.just(stream), scale=NUMBERS),
-            st.builds(Draw, st.just("uniform"), st.just(stream), low=NUMBERS, high=NUMBERS),
+            st.builds(
+                Draw, st.just("normal"), st.just(stream), scale=NUMBERS, shared=st.booleans()
+            ),
+            st.builds(
+                Draw,
+                st.just("uniform"),
+                st.just(stream),
+                low=NUMBERS,
+                high=NUMBERS,
+                shared=st.booleans(),
+            ),
         ]
     kind = draw(st.sampled_from([kind for kind in get_args(FieldKind) if kind != "label"]))
     return Field(name, draw(SHAPES), kind, dtype, bounds, draw(st.one_of(draws)))
@@ -89,6 +98,8 @@ def test_the_json_is_the_documented_one() -> None:
             Field("label", (), "label", "int64", (0, 1), Draw("choice", stream=1)),
             Field("psi", (), "scalar", range=(0, 1), draw=Draw("fixed", 2, value=1.0)),
             Field("u", ("t", "4*t"), "noise", draw=Draw("uniform", 16, low=-1.0, high=1.0)),
+            Field("eps", (1, 8), "noise", draw=Draw("normal", 17, shared=True)),
+            Field("w", (4, 3), "style"),
         ),
         (Field("image", (8, 8, 3), "image", "uint8", (0, 255)),),
         ("cat", "dög"),
@@ -105,6 +116,9 @@ def test_the_json_is_the_documented_one() -> None:
              "draw": {"kind": "fixed", "stream": 2, "value": 1.0}},
             {"name": "u", "shape": ["t", "4*t"], "kind": "noise", "dtype": "float32",
              "draw": {"kind": "uniform", "stream": 16, "low": -1.0, "high": 1.0}},
+            {"name": "eps", "shape": [1, 8], "kind": "noise", "dtype": "float32",
+             "draw": {"kind": "normal", "stream": 17, "scale": 1.0, "shared": True}},
+            {"name": "w", "shape": [4, 3], "kind": "style", "dtype": "float32"},
         ],
         "outputs": [{"name": "image", "shape": [8, 8, 3], "kind": "image", "dtype": "uint8", "range": [0, 255]}],
     }  # fmt: skip
@@ -193,6 +207,12 @@ HOSTILE: dict[str, Edit] = {
     "a range that no byte holds": field(0, dtype="uint8", range=[0, 256], draw=None),
     "a range that no integer holds": field(0, dtype="int64", range=[-1e19, 1e19], draw=None),
     "two inputs of one stream": drawn(1, stream=0),
+    "shared by 1": drawn(0, shared=1),
+    "shared by a text": drawn(0, shared="true"),
+    "shared by null": drawn(0, shared=None),
+    "shared by a list": drawn(0, shared=[True]),
+    "a choice that is shared": drawn(1, shared=True),
+    "a fixed value that is shared": field(0, draw={**FIXED, "value": 1.0, "shared": True}),
     "a label drawn from the normal distribution": drawn(1, kind="normal"),
     "a label without range": lambda c: c["inputs"][1].pop("range"),
     "a label from 1": field(1, range=[1, 3]),

@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from gan.runtime.errors import CheckpointError
 from gan.trainer.augment import (
@@ -20,6 +21,7 @@ from gan.trainer.augment import (
     AdaptiveAugmentation,
     DiffAugment,
     InstanceNoise,
+    alike,
     blits,
     colours,
     geometry,
@@ -30,12 +32,14 @@ from gan.trainer.augment import (
     shift,
     split_alpha,
     translation,
+    uniform,
     warp,
 )
 from gan.trainer.engine import Training
 from gan.trainer.objectives import r1_penalty
 from gan.trainer.parts import Augmentation, Batch, Live, Turn
 from gan.trainer.systems.gan import GAN, GANOptions
+from gan.trainer.trees import leaves
 
 from .conftest import PointOptions, images, same, training
 
@@ -114,6 +118,120 @@ def test_an_augmentation_of_a_tree_gives_the_same_tree(name: str) -> None:
     assert set(seen) == {"whole", "half"} and isinstance(seen["half"], list)
     for before, after in ((whole, seen["whole"]), (half, seen["half"][0])):
         assert before.shape == after.shape and not torch.equal(before, after)
+
+
+# Several scales of one image.
+
+
+SCALES: list[Any] = [
+    pytest.param(lambda a, b, c: (a, b, c), id="tuple"),
+    pytest.param(lambda a, b, c: [c, {"b": b, "a": a}], id="nest"),
+]
+
+
+def scales(count: int, channels: int = RGB, size: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    """Images at three sizes, each the means of squares of the one before."""
+    x = samples(count, channels, size, size)
+    return x, avg_pool2d(x, 2), avg_pool2d(x, 4)
+
+
+@pytest.mark.parametrize("nest", SCALES)
+def test_alike_gives_every_leaf_the_same_draws_and_goes_on_after_them(nest: Any) -> None:
+    tree, one, plain = nest(*scales(5)), batch(3), batch(3)
+    drawn = uniform(next(leaves(tree)), plain)
+    seen = alike(lambda x: uniform(x, one) + 0 * x, tree, one)
+    assert len(set(drawn.flatten().tolist())) == 5
+    for leaf in leaves(seen):
+        assert torch.equal(leaf, drawn.expand_as(leaf))
+    later = [torch.rand(3, generator=each["source"]) for each in (one, plain)]
+    assert torch.equal(
+        *later
+    )  # a next transform draws other numbers, and as many were used as by one leaf
+
+
+@pytest.mark.parametrize("nest", SCALES)
+@pytest.mark.parametrize("channels", [GREY, RGB, RGBA])
+def test_colour_is_the_same_at_all_scales(channels: int, nest: Any) -> None:
+    """Colour is affine in the pixel, and means of squares keep an image's mean: the two can be exchanged."""
+    augment, large = DiffAugment(("color",)), scales(6, channels)[0]
+    seen = augment(live(), nest(*scales(6, channels)), batch())
+    whole = augment(live(), large, batch())
+    assert not torch.allclose(whole, large, atol=0.1)
+    by_size = {leaf.shape[-1]: leaf for leaf in leaves(seen)}
+    for factor in (1, 2, 4):
+        assert torch.allclose(by_size[16 // factor], avg_pool2d(whole, factor), atol=1e-5)
+
+
+def test_a_shift_is_the_same_at_all_scales_but_for_whole_pixels() -> None:
+    """Found by the brightest pixel, in the middle of a square that no shift of an eighth moves out of the image."""
+    count = 500
+    spot = torch.zeros(count, 1, 32, 32)
+    spot[:, :, 16:20, 16:20] = 1.0
+    sizes = (spot, avg_pool2d(spot, 2), avg_pool2d(spot, 4))
+    seen = DiffAugment(("translation",))(live(), sizes, batch())
+    centres = [torch.tensor([(centre(row)) for row in leaf[:, 0]]) for leaf in seen]  # (N, 2)
+    moves = [(at - at0) for at, at0 in zip(centres, [18.0, 9.0, 4.5], strict=True)]
+    assert moves[0].abs().max() == 4 and moves[1].abs().max() == 2 and moves[2].abs().max() == 1
+    for smaller, factor in ((moves[1], 2), (moves[2], 4)):
+        assert (smaller - moves[0] / factor).abs().max() < 1  # in pixels of the smaller image
+    other = moves[0][torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+    assert (moves[1] - other / 2).abs().max() > 2  # as it were by draws of their own
+
+
+def centre(image: Tensor) -> list[float]:
+    """The mean place of an image's light, (row, column) of [0, side)."""
+    places = torch.arange(len(image)) + 0.5
+    return [float((image.sum(axis) * places).sum() / image.sum()) for axis in (1, 0)]
+
+
+def test_cutout_is_at_the_same_place_at_all_scales() -> None:
+    ones = torch.ones(300, 1, 16, 16)
+    seen = DiffAugment(("cutout",))(live(), (ones, ones[..., ::2, ::2]), batch())
+    inside = avg_pool2d(seen[0], 2)
+    certain = (inside == 0) | (inside == 1)  # squares on the hole's border belong to both
+    assert 0.6 < certain.float().mean() < 1.0
+    assert torch.equal(seen[1][certain], inside[certain])
+
+
+@pytest.mark.parametrize("channels", [GREY, RGB, RGBA])
+def test_ada_is_the_same_at_all_scales(channels: int) -> None:
+    """A plain surface shows colour alone, which is exact; a smooth one also geometry, which resampling blurs."""
+    augment = AdaptiveAugmentation(1.0, 0.0, 100, 4)
+    plain = samples(50, channels, 1, 1)
+    large, small = augment(
+        live(), (plain.expand(-1, -1, 16, 16), plain.expand(-1, -1, 8, 8)), batch()
+    )
+    assert torch.allclose(large[:, :, :8, :8], small, atol=1e-4)
+    assert not torch.allclose(large, plain.expand_as(large), atol=0.1)
+    line = torch.linspace(-1, 1, 32)
+    smooth = (line[:, None] + 0.5 * line.square()).expand(50, channels, 32, 32)
+    large, small = augment(live(), (smooth, avg_pool2d(smooth, 2)), batch())
+    near = (avg_pool2d(large, 2) - small).abs().mean()
+    apart = (avg_pool2d(large.roll(1, 0), 2) - small).abs().mean()  # by another's draws
+    assert near < 0.15 * apart
+
+
+def test_a_single_image_is_augmented_as_before_there_were_several() -> None:
+    x = samples(4, RGB, 8, 8)
+    source = batch(5)
+    by_hand = DiffAugment.cutout(
+        DiffAugment.translation(DiffAugment.color(x, source), source), source
+    )
+    assert torch.equal(DiffAugment(POLICIES)(live(), x, batch(5)), by_hand)
+    assert torch.equal(
+        AdaptiveAugmentation(0.7, 0.0, 100, 4)(live(), (x,), batch(5))[0],
+        pipeline(x, batch(5), 0.7),
+    )
+
+
+def test_noise_is_of_its_own_at_every_scale() -> None:
+    """Pixels of white noise are independent, whatever the size: the draws of one are not those of another."""
+    zero = torch.zeros(2_000, 1, 4, 4)
+    large, small = InstanceNoise()(live(instance_noise=1.0), (zero, zero.clone()), batch())
+    assert_normal(large, 1.0)
+    assert_normal(small, 1.0)
+    together = (large * small).mean().item() * math.sqrt(large.numel())
+    assert abs(together) < 5
 
 
 # Instance noise.

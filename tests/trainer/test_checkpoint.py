@@ -72,7 +72,7 @@ def test_it_holds_the_whole_run(content: dict[str, Any]) -> None:
     assert set(content) == {"format", *SECTIONS}
     assert set(content["networks"]) == {"G", "D"} and set(content["averaged"]) == {"G"}
     assert set(content["optimizers"]) == {"G", "D"}
-    progress = {"step": 3, "position": 24, "images_seen": 12, "stage": 0}
+    progress = {"step": 3, "position": 24, "images_seen": 12, "stage": 0, "planned": 3}
     assert content["progress"] == progress
     assert content["health"] == {"skipped": 0, "skipped_in_a_row": {"D": 0, "G": 0}}
     assert content["data"]["count"] == 48 and content["data"]["name"] == "digits8"
@@ -211,8 +211,8 @@ def test_a_damaged_checkpoint_is_refused_or_read_and_never_a_crash(
         {},
         {"format": torch.ones(2)},
         {"format": True},
-        {"format": "2"},
-        {"format": 2.0},
+        {"format": "3"},
+        {"format": 3.0},
     ],
 )
 def test_a_foreign_save_is_refused(tmp_path: Path, foreign: Any) -> None:
@@ -220,11 +220,11 @@ def test_a_foreign_save_is_refused(tmp_path: Path, foreign: Any) -> None:
         Checkpoint.load(written(tmp_path, foreign))
 
 
-@pytest.mark.parametrize("number", [0, 1, 3, None, -1])
+@pytest.mark.parametrize("number", [0, 1, 2, 4, None, -1])
 def test_another_format_is_refused_by_its_number(
     content: dict[str, Any], tmp_path: Path, number: Any
 ) -> None:
-    with pytest.raises(CheckpointError, match=f"format {number}.*reads format 2"):
+    with pytest.raises(CheckpointError, match=f"format {number}.*reads format 3"):
         Checkpoint.load(written(tmp_path, {**content, "format": number}))
 
 
@@ -246,6 +246,7 @@ def test_a_missing_section_is_named(content: dict[str, Any], tmp_path: Path, sec
         ("metrics", "best", {"value": "high"}), ("networks", "G", 5), ("averaged", "X", {"w": 1}),
         ("signature", "image", "{"), ("signature", "image", 5), ("data", "name", None),
         ("data", "digest", 5), ("data", "count", None), ("progress", "images_seen", "x"),
+        ("progress", "images_seen", -1), ("progress", "images_seen", None),
         ("threads", "processes", 0), *(("data", "info", info) for info in (
             {"shape": [1, 8, 8]}, {"shape": [1, 8, 8], "classes": [], "kind": "sound"},
             {"shape": [8, 8], "classes": [], "kind": "image"}, {"shape": [2, 2], "classes": [], "kind": "points"},

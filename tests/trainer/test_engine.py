@@ -13,15 +13,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan.runtime.errors import CheckpointError, TrainingDivergedError
+from gan.runtime.errors import CheckpointError, InputError, TrainingDivergedError
 from gan.trainer.config import default_ema_decay, make_options
+from gan.trainer.distributed import World
 from gan.trainer.engine import Means, Training, gradient_norm, stage_at
 from gan.trainer.objectives import r2_penalty
 from gan.trainer.parts import Augmentation, Batch, DataInfo, Live, Objective, Player, Stage, Turn
+from gan.trainer.system import System
 from gan.trainer.systems.dcgan import DCGAN
 from gan.trainer.trees import Tree
 
-from .conftest import CPU, TINY, Point, PointOptions, images, points, same, training, weights
+from .conftest import (
+    CPU,
+    TINY,
+    Point,
+    PointOptions,
+    config,
+    images,
+    points,
+    same,
+    training,
+    weights,
+)
 
 
 def small_dcgan(**given: Any) -> Training:
@@ -274,6 +287,69 @@ def test_augmentations_are_applied_alike_to_real_and_fake_in_their_order() -> No
         assert torch.equal(sample, 2 * batch["real" if is_real else "fake"] + 3)
 
 
+class Form(Logged):
+    """The form that the generators make, here by the knob: for reals only."""
+
+    name = "form"
+    reals_only = True
+
+    def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree:
+        self.log.append((self.name, sample, live.step))
+        return live.knobs["form"] * sample
+
+
+class Formed(Seen):
+    """Reals times the knob "form", then times 2 and plus 3 for all."""
+
+    def augmentations(self) -> list[Augmentation]:
+        others = super().augmentations()
+        return [others[0], Form(self.log), others[1]]
+
+    def schedules(self) -> dict[str, Callable[[float], float]]:
+        return {"form": lambda t: 0.5 + t}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_augmentation_for_reals_only_is_applied_once_when_they_are_drawn(
+    accumulate: int,
+) -> None:
+    options = PointOptions(loss="relativistic", r1=1.0, r2=1.0, gp=1.0, accumulate=accumulate)
+    live = training(Formed, options=options)
+    system = live.system
+    assert isinstance(system, Formed)
+    plain = training(options=options)  # draws the same data
+    calls, made = logged(live, "discriminate"), logged(live, "generate")
+    drawn = logged(plain, "generate")
+    for step in range(3):
+        for log in (calls, made, drawn, system.log):
+            log.clear()
+        live.run_step()
+        plain.run_step()
+        assert [name for name, _, _ in system.log].count("form") == 2  # once a move: D, G
+        form = 0.5 + step / 10
+        for (_, ours), (_, theirs) in zip(made, drawn, strict=True):
+            assert torch.allclose(ours["real"], form * theirs["real"], rtol=1e-6)
+            assert same(ours["z"], theirs["z"])
+        assert len(calls) == 5 * accumulate  # D: real, fake, between them; G: real, fake
+        seen = [next(n for n in ("real", "fake", "mixed") if n in b and is_of(x, b[n]))
+                for _, x, b in calls]  # fmt: skip
+        assert sorted(seen) == sorted(["real", "fake", "mixed", "real", "fake"] * accumulate)
+
+
+def is_of(seen: Tensor, sample: Tensor) -> bool:
+    """Whether it is the sample as the two augmentations for all make it."""
+    return torch.equal(seen, 2 * sample + 3)
+
+
+def test_penalties_are_taken_by_the_reals_in_their_form() -> None:
+    live = training(Formed, options=PointOptions(r1=2.0, gp=1.0, d_learning_rate=0.0))
+    w = 2 * parameter(live.networks["D"]).item()  # D sees twice the sample
+    live.run_step()
+    means = live.means.take()
+    assert means["loss/D/r1"] == pytest.approx(w**2, rel=1e-5)
+    assert means["loss/D/gp"] == pytest.approx((abs(w) - 1) ** 2, rel=1e-5)
+
+
 @pytest.mark.parametrize(("loss", "of_g"), [("non-saturating", 1), ("relativistic", 2)])
 def test_logits_are_computed_once_a_batch_however_many_terms_read_them(
     loss: str, of_g: int
@@ -427,29 +503,45 @@ def test_boundaries_between_steps_belong_to_the_later_stage() -> None:
     assert stage_at(stages, 25, 10)[0] == 2  # beyond the end: the last
 
 
-class Staged(Point):
-    """First only D, then D twice and G; the second stage's entry is counted."""
+def test_a_run_that_grows_keeps_its_boundaries_and_its_last_stage_takes_all_that_is_added() -> None:
+    stages = [Stage((), share=share) for share in (1.0, 2.0, 1.0)]
+    grown = [stage_at(stages, step, 20, 8) for step in range(20)]
+    assert [number for number, _ in grown] == [0, 0, 1, 1, 1, 1] + [2] * 14
+    assert grown[:6] == [stage_at(stages, step, 8) for step in range(6)]
+    assert [progress for _, progress in grown[6:]] == [i / 14 for i in range(14)]
+    (only, progress) = stage_at([Stage(())], 15, 20, 8)  # a run of one stage is as if planned so
+    assert only == 0 and progress == 0.75
 
-    entered: list[tuple[int, int]]
+
+class Staged(Point):
+    """First only D, 4 images a move; then D twice and G, 2 images a move, by optimisers that begin anew."""
+
+    fresh = True
 
     def stages(self) -> list[Stage]:
-        self.entered = []
-
-        def enter(number: int) -> Callable[[Live], None]:
-            return lambda live: self.entered.append((number, live.step))
-
+        late = (Turn("D", 2), Turn("G"))
+        knob = {"late": lambda t: t}
         return [
-            Stage((Turn("D"),), share=1.0, enter=enter(0)),
-            Stage((Turn("D", 2), Turn("G")), share=3.0, enter=enter(1)),
+            Stage((Turn("D"),), share=1.0),
+            Stage(late, 3.0, knob, batch_size=2, fresh_optimizers=self.fresh),
         ]
 
 
-def entered(live: Training) -> list[tuple[int, int]]:
-    assert isinstance(live.system, Staged)
-    return live.system.entered
+class Continued(Staged):
+    fresh = False
 
 
-def test_a_stage_says_who_moves_how_often_and_is_entered_once() -> None:
+def moments(live: Training, name: str) -> dict[str, Tensor]:
+    """What a player's optimiser remembers of its first parameter."""
+    first = next(live.networks[name].parameters())
+    return dict(live.optimizers[name].state.get(first, {}))
+
+
+def moves_remembered(live: Training, name: str) -> int:
+    return int(moments(live, name).get("step", 0))
+
+
+def test_a_stage_says_who_moves_and_how_often() -> None:
     live = training(Staged, steps=8)
     moves: list[str] = []
     live.players["D"].after = (lambda live: moves.append("D"),)
@@ -457,19 +549,139 @@ def test_a_stage_says_who_moves_how_often_and_is_entered_once() -> None:
     for _ in range(8):
         live.run_step()
     assert moves == ["D"] * 2 + ["D", "D", "G"] * 6
-    assert entered(live) == [(0, 0), (1, 2)]
 
 
-@pytest.mark.parametrize(("stop", "later"), [(1, [(1, 2)]), (2, [(1, 2)]), (3, []), (7, [])])
-def test_a_resumed_run_does_not_enter_its_stage_again(stop: int, later: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "of_d"), [(Staged, [1, 2, 2, 4, 6]), (Continued, [1, 2, 4, 6, 8])]
+)
+def test_optimisers_forget_all_at_the_first_step_of_a_stage_that_says_so_and_at_no_other(
+    kind: type[System], of_d: list[int]
+) -> None:
+    live = training(kind, steps=8)
+    seen = []
+    for _ in range(5):
+        live.run_step()
+        seen.append([moves_remembered(live, name) for name in ("D", "G")])
+    assert seen == [list(pair) for pair in zip(of_d, [0, 0, 1, 2, 3], strict=True)]
+
+
+def test_after_its_first_move_in_such_a_stage_an_optimiser_knows_that_gradient_alone() -> None:
+    class Same(Point):
+        def stages(self) -> list[Stage]:
+            return [Stage((Turn("D"),)), Stage((Turn("D"),), fresh_optimizers=True)]
+
+    live = training(Same, steps=8, options=PointOptions(beta1=0.5, beta2=0.75))
+    for step in range(8):
+        live.run_step()
+        gradient = parameter(live.networks["D"]).grad
+        assert gradient is not None
+        only = [0.5 * gradient, 0.25 * gradient.square()]  # 1 - beta1 and 1 - beta2 of it
+        known = [moments(live, "D")[name] for name in ("exp_avg", "exp_avg_sq")]
+        alone = all(torch.allclose(a, b, rtol=1e-6) for a, b in zip(known, only, strict=True))
+        assert alone == (step in (0, 4))
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 7])
+def test_a_resumed_run_of_several_stages_ends_with_the_same_bits(stop: int) -> None:
+    """2 is the boundary itself: the stage begins after the resume. From 3 on it has begun, and does not begin again."""
+    whole, first, resumed = (training(Staged, steps=8) for _ in range(3))
+    for _ in range(8):
+        whole.run_step()
+    for _ in range(stop):
+        first.run_step()
+    resumed.load_state(copy.deepcopy(first.state()))
+    for _ in range(8 - stop):
+        resumed.run_step()
+    assert same(whole.state(), resumed.state())
+    assert (moves_remembered(resumed, "D"), moves_remembered(resumed, "G")) == (12, 6)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 8])
+def test_a_run_of_several_stages_that_grows_goes_on_where_it_was(stop: int) -> None:
+    """With boundaries of 32 steps, which are at 8, each would fall back into the first stage."""
     live = training(Staged, steps=8)
     for _ in range(stop):
         live.run_step()
-    resumed = training(Staged, steps=8)
-    resumed.load_state(copy.deepcopy(live.state()))
-    for _ in range(8 - stop):
-        resumed.run_step()
-    assert entered(resumed) == later
+    for steps in (16, 32):  # it grows twice
+        grown = training(Staged, steps=steps)
+        grown.load_state(copy.deepcopy(live.state()))
+        live = grown
+    moves: list[str] = []
+    live.players["G"].after = (lambda live: moves.append("G"),)
+    progress = []
+    for _ in range(stop, 12):
+        live.run_step()
+        progress.append(live.knobs.get("late"))
+    late = [(step - 2) / 30 for step in range(max(stop, 2), 12)]
+    assert progress == [None] * (12 - stop - len(late)) + late
+    assert len(moves) == len(late)
+    assert live.stage_number == 1 and live.state()["progress"]["planned"] == 8
+    assert moves_remembered(live, "G") == 10  # at steps 2 to 11: nothing was forgotten
+
+
+def test_a_batch_has_the_size_of_its_stage_and_the_images_seen_add_up() -> None:
+    data = points()
+    data.labels, data.classes = np.arange(12, dtype=np.int64), tuple("abcdefghijkl")
+    live = training(Staged, data=data, steps=8)
+    calls, seen, sizes = logged(live, "generate"), [], []
+    for _ in range(8):
+        sizes.append(live.batch_size)
+        live.run_step()
+        seen.append(live.images_seen)
+    assert sizes == [4] * 2 + [2] * 6
+    assert seen == [4, 8, 10, 12, 14, 16, 18, 20]  # a step's images once, however many moves
+    batches = [batch for _, batch in calls]
+    assert len(batches) == 2 + 6 * 3
+    for name in ("real", "z", "label"):
+        assert [len(batch[name]) for batch in batches] == [4] * 2 + [2] * 18
+    assert live.position == 2 * 4 + 18 * 2
+    labels = torch.cat([batch["label"] for batch in batches]).tolist()
+    for begin in (0, 12, 24):  # each epoch goes on from one stage to the next, every image once
+        assert sorted(labels[begin : begin + 12]) == list(range(12))
+
+
+@pytest.mark.parametrize("sizes", [(5, 4), (4, 5), (4, None, 5)])
+@pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (1, 2)])
+def test_a_batch_that_cannot_be_dealt_out_is_refused_in_whichever_stage_it_is(
+    sizes: tuple[int | None, ...], processes: int, accumulate: int
+) -> None:
+    class Sized(Point):
+        def stages(self) -> list[Stage]:
+            return [Stage(self.turns(), batch_size=size) for size in sizes]
+
+    def make(kind: type[System], batch_size: int = 4) -> Training:
+        options = PointOptions(batch_size=batch_size, accumulate=accumulate)
+        system, world = kind(options, points().info), World(0, processes)
+        return Training(system, points(), config(), CPU, world)
+
+    with pytest.raises(InputError, match=r"cannot be dealt out evenly.*5 images"):
+        make(Sized)
+    with pytest.raises(InputError, match=r"cannot be dealt out evenly.*7 images"):
+        make(Point, 7)
+    make(Point)
+
+
+def test_an_objective_with_a_weight_of_0_is_not_computed_and_others_are_multiplied() -> None:
+    class Late(Lazy):
+        def stages(self) -> list[Stage]:
+            weights = {"weight/a": lambda t: 0.0 if t < 0.5 else 0.25, "weight/c": lambda t: t}
+            return [Stage((Turn("D"), Turn("G")), schedules=weights)]
+
+    live = training(Late, steps=10)
+    system = live.system
+    assert isinstance(system, Late)
+    for step in range(10):
+        before = weights(live.networks["G"])
+        live.run_step()
+        gradient = parameter(live.networks["D"]).grad
+        assert gradient == 0.5 if step >= 5 else gradient in (None, 0.0)
+        names = {name for name in live.means.take() if name.startswith("loss/D")}
+        assert ("loss/D" in names) == (step >= 5 or step % 3 == 0)
+        assert ("loss/D/a" in names) == (step == 6 or step == 9)
+        # a player without any other objective does not move: t is 0 in the first step
+        assert same(before, weights(live.networks["G"])) == (step == 0)
+    assert [step for name, step in system.calls if name == "weight"] == [5, 6, 7, 8, 9]
+    assert [step for name, step in system.calls if name == "bias"] == [0, 3, 6, 9]
 
 
 def test_the_learning_rate_knob_multiplies_every_players_rate() -> None:
@@ -551,7 +763,7 @@ def test_the_decay_reaches_the_configured_one_after_its_warm_up() -> None:
 
 def decay_at(live: Training, step: int) -> float:
     """What the average keeps of itself in one step of weights that do not move."""
-    live.step = step
+    live.step, live.images_seen = step, 4 * step
     with torch.no_grad():
         for ours, theirs in zip(
             live.averaged["G"].parameters(), live.networks["G"].parameters(), strict=True
@@ -590,6 +802,17 @@ def test_a_half_life_in_images_is_the_decay_where_none_was_chosen() -> None:
     assert decay_at(live, 399) == pytest.approx(0.5 ** (4 / 80), abs=1e-6)
     live = training(Half, ema_decay=0.7, options=STILL)
     assert decay_at(live, 50_000) == pytest.approx(0.7, abs=1e-6)
+
+
+def test_a_half_life_in_images_counts_those_of_the_stages_own_batches() -> None:
+    class Halves(Point):
+        def stages(self) -> list[Stage]:
+            half_life = {"ema_half_life": lambda t: 100.0}
+            return [Stage(self.turns(), schedules=half_life, batch_size=size) for size in (2, 8)]
+
+    live = training(Halves, ema_decay=None, options=STILL, steps=100_000)
+    assert decay_at(live, 40_000) == pytest.approx(0.5 ** (2 / 100), abs=1e-6)
+    assert decay_at(live, 60_000) == pytest.approx(0.5 ** (8 / 100), abs=1e-6)
 
 
 # Numbers that are not finite.
@@ -771,8 +994,6 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
             with pytest.raises(CheckpointError):
                 training(Dropped).load_state(copy.deepcopy(state) | {section: value})
         for name in state[section]:
-            if (section, name) == ("progress", "images_seen"):
-                continue  # follows from the step
             for value in junk:
                 with pytest.raises(CheckpointError):
                     training(Dropped).load_state(
@@ -781,6 +1002,10 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     for name in ("step", "position"):
         with pytest.raises(CheckpointError, match=f"{name} -1"):
             progress = {**state["progress"], name: -1}
+            training(Dropped).load_state(copy.deepcopy(state) | {"progress": progress})
+    for name, value in (("images_seen", -1), ("planned", 0), ("planned", -5)):
+        with pytest.raises(CheckpointError, match="does not fit"):
+            progress = {**state["progress"], name: value}
             training(Dropped).load_state(copy.deepcopy(state) | {"progress": progress})
     other = training(Dropped, options=PointOptions(latent=5))
     with pytest.raises(CheckpointError, match=r"do not fit \(G\)"):

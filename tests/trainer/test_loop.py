@@ -287,8 +287,11 @@ def test_steps_may_grow_and_the_run_goes_on(digit_folder: Path, tmp_path: Path) 
     outcome = train(grown)
     assert (outcome.step, outcome.finished, outcome.new) == (9, True, True)
     straight = train(dataclasses.replace(grown, out=tmp_path / "b"))
+    grown_run, straight_run = content(outcome), content(straight)
+    planned = [run["progress"].pop("planned") for run in (grown_run, straight_run)]
+    assert planned == [4, 9]  # the steps for which the stages were laid out
     for section in WEIGHTS:
-        assert same(content(outcome)[section], content(straight)[section])
+        assert same(grown_run[section], straight_run[section])
     with pytest.raises(CheckpointError, match=r"steps 9 \(now 5\)"):
         train(dataclasses.replace(grown, given={**grown.given, "steps": 5}))
 

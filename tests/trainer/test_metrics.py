@@ -14,7 +14,13 @@ from gan.runtime.inputs import draw_field
 from gan.runtime.signature import Draw, Field
 from gan.trainer.data import load_dataset
 from gan.trainer.dataset import Dataset
-from gan.trainer.metrics import Coverage, coverage_and_density, coverage_within, run_averaged
+from gan.trainer.metrics import (
+    Coverage,
+    coverage_and_density,
+    coverage_within,
+    drawn_inputs,
+    run_averaged,
+)
 from gan.trainer.parts import Graph, Live
 from gan.trainer.system import image_field
 
@@ -206,3 +212,79 @@ def test_running_in_chunks_changes_nothing() -> None:
     live = cast(Live, SimpleNamespace(averaged={}))
     out = run_averaged(graph, live, inputs, chunk=4)
     assert torch.allclose(out, network(inputs["a"] - inputs["b"]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"),
+    [((1, 8, 8), 64), ((3, 256, 256), 64), ((3, 512, 512), 16), ((3, 1024, 1024), 4), ((3, 8192, 8192), 1)],
+)  # fmt: skip
+def test_large_images_are_made_fewer_at_a_time(shape: tuple[int, int, int], most: int) -> None:
+    """At most 64, and no more pixels than 64 images of 256 have, but one image always."""
+    sizes: list[int] = []
+
+    class Counted(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            sizes.append(len(z))
+            return z
+
+    graph = Graph((Field("z", (1,)),), (Field("image", shape, "image"),), lambda nets: Counted())
+    live = cast(Live, SimpleNamespace(averaged={}))
+    z = torch.arange(150.0)[:, None]
+    assert torch.equal(run_averaged(graph, live, {"z": z}), z)
+    assert sizes == [most] * (150 // most) + [150 % most] * (150 % most > 0)
+
+
+# The inputs of a graph, as the latent stream draws them.
+
+
+FIELDS = {
+    "z": Field("z", (5,), draw=Draw("normal")),
+    "flat": Field("flat", (2, 3), draw=Draw("uniform", 3, low=-1.0, high=1.0)),
+    "label": Field("label", (), "label", "int64", (0.0, 6.0), Draw("choice", stream=1)),
+    "own": Field("own", (1, 4, 4), "noise", draw=Draw("normal", 16)),
+    "shared": Field("shared", (1, 4, 4), "noise", draw=Draw("normal", 16, shared=True)),
+    "truncation": Field("truncation", (), "scalar", draw=Draw("fixed", value=0.5)),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 9])
+def test_drawn_inputs_are_the_rows_of_the_latent_stream_that_sampling_has(seed: int) -> None:
+    graph = Graph(tuple(FIELDS.values()), (Field("x", (1,)),), lambda nets: nn.Identity())
+    inputs = drawn_inputs(graph, seed, 7, CPU)
+    assert list(inputs) == list(FIELDS)
+    for name, field in FIELDS.items():
+        expected = draw_field(field, seed, range(7))  # as the runtime draws for a sample
+        assert inputs[name].numpy().dtype == expected.dtype
+        assert np.array_equal(inputs[name].numpy(), expected)
+    for name in ("z", "flat", "own"):
+        assert len({tuple(row.flatten().tolist()) for row in inputs[name]}) == 7
+    assert torch.equal(inputs["truncation"], torch.full((7,), 0.5))
+
+
+def test_shared_noise_is_one_row_in_memory_and_the_same_for_every_seed() -> None:
+    graph = Graph((FIELDS["shared"],), (Field("x", (1,)),), lambda nets: nn.Identity())
+    one, other = (drawn_inputs(graph, seed, 1000, CPU)["shared"] for seed in (1, 2))
+    assert one.shape == (1000, 1, 4, 4) and one.untyped_storage().nbytes() == 16 * 4
+    assert torch.equal(one, other) and one[0].std() > 0.3
+    assert torch.equal(one[0], one[999])
+
+
+def test_a_graph_with_shared_noise_is_measured_and_its_label_may_have_any_name() -> None:
+    data = images(64, 8, classes=2)
+    z, noise = FIELDS["z"], Field("noise", (1, 8, 8), "noise", draw=Draw("normal", 16, shared=True))
+    label = Field("kind", (), "label", "int64", (0.0, 1.0), Draw("choice", stream=1))
+    given: list[tuple[Tensor, ...]] = []
+
+    class Noisy(nn.Module):
+        def forward(self, z: Tensor, kind: Tensor, noise: Tensor) -> Tensor:
+            given.append((z, kind, noise))
+            return noise * z[:, :1, None, None].sign() * (kind[:, None, None, None] + 1)
+
+    graph = Graph((z, label, noise), (image_field(data.info),), lambda nets: Noisy(), data.classes)
+    coverage = Coverage(data, graph, CPU, count=20)
+    values = coverage.measure(cast(Live, SimpleNamespace(averaged={})))
+    assert "worst_class_coverage" in values
+    ((latents, kinds, noises),) = given
+    assert np.array_equal(latents.numpy(), draw_field(z, 0, range(20)))
+    assert np.array_equal(kinds.numpy(), draw_field(label, 0, range(20)))
+    assert np.array_equal(noises.numpy(), draw_field(noise, 0, range(20)))

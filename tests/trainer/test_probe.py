@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from gan.trainer import probe
-from gan.trainer.engine import Training
+from gan.trainer.engine import Training, stage_at
+from gan.trainer.parts import Batch, Live, Stage
 from gan.trainer.probe import Probe, choose_threads, threads_from_environment
 
-from .conftest import CPU
+from .conftest import CPU, Point, training
 
 
 class Clock:
@@ -30,6 +31,7 @@ class FakeTraining:
     """A training whose step takes a time by the threads in use; its first step takes a hundred times as long."""
 
     device, config, step = CPU, SimpleNamespace(steps=100), 0
+    stages = (Stage(()),)
 
     def __init__(self, clock: Clock, seconds: dict[int, float], log: list[int]) -> None:
         self.clock, self.seconds, self.log, self.first = clock, seconds, log, True
@@ -40,6 +42,24 @@ class FakeTraining:
         self.log.append(threads)
         self.clock.now += self.seconds[threads] * (100 if self.first else 1)
         self.first = False
+
+
+class FakeStages:
+    """A training whose steps take a time by their stage, the first one in each a hundred times as long."""
+
+    device, config, step = CPU, SimpleNamespace(steps=200), 0
+
+    def __init__(self, clock: Clock, shares: tuple[float, ...], seconds: tuple[float, ...]) -> None:
+        self.stages = [Stage((), share=share) for share in shares]
+        self.clock, self.seconds, self.log = clock, seconds, list[tuple[int, int]]()
+
+    def run_step(self) -> None:
+        """As the engine: in the stage of its step, which then goes on by one."""
+        number, _ = stage_at(self.stages, self.step, self.config.steps)
+        first = number not in [stage for stage, _ in self.log]
+        self.clock.now += self.seconds[number] * (100 if first else 1)
+        self.log.append((number, self.step))
+        self.step += 1
 
 
 Choose = Callable[[int | None, dict[int, float], int], tuple[Probe, list[int]]]
@@ -90,6 +110,49 @@ def test_the_probe_is_short_and_leaves_the_first_step_out(choose: Choose) -> Non
     assert len(log) == 1 + probe.STEPS
     chosen, log = choose(1, {1: 60.0}, 1)  # a step of a minute is not tried more often than needed
     assert chosen.seconds == pytest.approx(60.0) and len(log) == 2
+
+
+@pytest.mark.parametrize(
+    ("shares", "seconds", "mean", "middles"),
+    [
+        ((1.0, 1.0), (1.0, 3.0), 2.0, (50, 150)),
+        ((3.0, 1.0), (1.0, 3.0), 1.5, (75, 175)),
+        ((0.1, 0.1, 0.3), (0.5, 1.0, 2.0), 1.5, (20, 60, 140)),
+    ],
+)
+def test_a_step_takes_the_mean_over_the_stages_by_their_shares_each_timed_at_its_middle(
+    monkeypatch: pytest.MonkeyPatch,
+    shares: tuple[float, ...],
+    seconds: tuple[float, ...],
+    mean: float,
+    middles: tuple[int, ...],
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(probe, "time", clock)
+    fake = FakeStages(clock, shares, seconds)
+    chosen = choose_threads(1, lambda: cast(Training, fake), CPU)
+    assert chosen.seconds == pytest.approx(mean)
+    for number, middle in enumerate(middles):
+        timed = [step for stage, step in fake.log if stage == number]
+        assert timed[0] == pytest.approx(middle, abs=1.5) and len(timed) >= 2
+        assert timed == list(range(timed[0], timed[0] + len(timed)))
+
+
+def test_a_probe_of_several_stages_runs_each_of_them() -> None:
+    seen: list[int] = []
+
+    class Staged(Point):
+        def stages(self) -> list[Stage]:
+            sized = ((1.0, 8), (2.0, 4), (1.0, 2))
+            return [Stage(self.turns(), share, batch_size=size) for share, size in sized]
+
+        def generate(self, live: Live, batch: Batch) -> Batch:
+            seen.append(len(batch["z"]))
+            return super().generate(live, batch)
+
+    chosen = choose_threads(1, lambda: training(Staged, steps=40), CPU)
+    assert 0 < chosen.seconds < 10
+    assert seen == [8] * 8 + [4] * 8 + [2] * 8  # a warm-up and three steps, of two moves each
 
 
 @pytest.mark.parametrize(

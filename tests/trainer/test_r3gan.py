@@ -491,7 +491,7 @@ def test_the_engine_averages_g_by_the_scheduled_half_life(
     with torch.no_grad():
         for parameter in run.networks["G"].parameters():
             parameter.add_(1.0)  # far from its average
-    run.step = step
+    run.step, run.images_seen = step, 4 * step
     before = [p.clone() for p in run.averaged["G"].parameters()]
     run.run_step()
     after, now = (list(n["G"].parameters()) for n in (run.averaged, run.networks))

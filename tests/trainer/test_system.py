@@ -72,7 +72,7 @@ def test_penalties_of_a_linear_discriminator_are_its_squared_weight() -> None:
 def test_turns_are_d_then_g_and_d_may_move_more_often() -> None:
     (stage,) = Point(PointOptions(d_moves=5), DATA).stages()
     assert [(turn.player, turn.times) for turn in stage.turns] == [("D", 5), ("G", 1)]
-    assert stage.schedules == {} and stage.enter is None
+    assert stage.schedules == {} and stage.batch_size is None and not stage.fresh_optimizers
 
 
 def test_the_learning_rate_falls_linearly_over_the_last_share() -> None:
