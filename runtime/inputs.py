@@ -61,8 +61,15 @@ def stand_in(
         values: Array = latents.normals(drawn)
     else:
         low, high = field.range or LIMITS[field.dtype]
-        values = latents.uniforms(drawn) * np.float32(high - low) + np.float32(low)
+        values = np.clip(latents.uniforms(drawn) * (high - low) + low, *_within(low, high))
     return values.reshape(len(indices), *shape).astype(field.dtype, copy=False)
+
+
+def _within(low: float, high: float) -> tuple[np.float32, np.float32]:
+    """The float32 numbers next to the ends of a range, inside it."""
+    first, last = np.float32(low), np.float32(high)
+    first = np.nextafter(first, np.float32(np.inf)) if float(first) < low else first
+    return first, np.nextafter(last, np.float32(-np.inf)) if float(last) > high else last
 
 
 def check_input(field: Field, value: ArrayLike) -> Array:

@@ -6,13 +6,13 @@ They are told by their fields of kind "style", so any model that has such graphs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from . import latents
-from .errors import InputError
+from .errors import InputError, shown
 from .generator import Generator
 from .inputs import Array
 from .signature import Field
@@ -40,7 +40,7 @@ def mix(
     """
     field = _pair(mapping, synthesis)
     borders = _borders(layers, len(seeds), int(field.shape[0]))
-    columns = [[s] if isinstance(s, int) else list(s) for s in seeds]
+    columns = [[s] if isinstance(s, (int, np.integer)) else list(_several(s)) for s in seeds]
     count = max(map(len, columns))
     if any(len(column) not in (1, count) for column in columns) or not count:
         raise InputError(
@@ -65,7 +65,8 @@ def styles_of(
     """The style of image 0 of each seed: float32 [len(seeds), ...]."""
     if mapping.signature.main.kind != "style":
         raise _no_styles("mapping", mapping, "gives none")
-    drawn = [mapping.sample(1, seed=s, label=label, truncation=truncation) for s in seeds]
+    known = [latents.check_uint64("seed", seed) for seed in seeds]
+    drawn = [mapping.sample(1, seed=s, label=label, truncation=truncation) for s in known]
     return np.concatenate(drawn)
 
 
@@ -115,6 +116,8 @@ def _pair(mapping: Generator, synthesis: Generator) -> Field:
     field = next((f for f in synthesis.signature.inputs if f.kind == "style"), None)
     if field is None:
         raise _no_styles("synthesis", synthesis, "takes none")
+    if len(field.shape) < 2 or not all(isinstance(axis, int) for axis in field.shape):
+        raise _no_styles("synthesis", synthesis, f"takes {field.shape}")
     if mapping.signature.main.kind != "style":
         raise _no_styles("mapping", mapping, "gives none")
     digests = [g.metadata("weights").get("checkpoint") for g in (mapping, synthesis)]
@@ -131,6 +134,17 @@ def _pair(mapping: Generator, synthesis: Generator) -> Field:
             repair="Export both from the same model.pt: gan export model.pt model.onnx --graph all",
         )
     return field
+
+
+def _several(seeds: object) -> Iterable[int]:
+    """A sequence of seeds, told from what is neither that nor a seed."""
+    if isinstance(seeds, Iterable) and not isinstance(seeds, (str, bytes)):
+        return seeds
+    raise InputError(
+        "The seeds were refused",
+        seen=f"{shown(seeds)} of type {type(seeds).__name__}",
+        repair="Give a seed for each style, or a sequence of seeds, one an image",
+    )
 
 
 def _no_styles(role: str, generator: Generator, what: str) -> InputError:

@@ -41,11 +41,34 @@ def save(frames: Iterable[Pixels], path: str | os.PathLike[str], *, fps: float =
     path = Path(path)
     check_suffix(path, fps)
     with atomic_file(path) as file:
-        return (_mp4 if path.suffix.lower() == ".mp4" else _webp)(iter(frames), file, fps)
+        write = _mp4 if path.suffix.lower() == ".mp4" else _webp
+        count = write(alike(frames), file, fps)
+        if not count:
+            raise InputError(
+                f"{path} was not written", seen="no frames", repair="Give at least one frame"
+            )
+        return count
+
+
+def alike(frames: Iterable[Pixels]) -> Iterator[Pixels]:
+    """The frames, if each is an image of the first one's shape."""
+    shape = None
+    for frame in frames:
+        to_pil(frame)  # refuses what is not an image
+        if shape not in (None, frame.shape):
+            raise InputError(
+                "The frames are not of one size",
+                seen=f"{frame.shape} after {shape}",
+                repair="Give uint8 [H, W, C] of one shape",
+            )
+        shape = frame.shape
+        yield frame
 
 
 def _webp(frames: Iterator[Pixels], file: BinaryIO, fps: float) -> int:
     images = [to_pil(frame) for frame in frames]
+    if not images:
+        return 0
     first, *rest = images
     first.save(
         file, "WEBP", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, quality=90

@@ -118,7 +118,6 @@ class AdaptiveAugmentation(Augmentation):
         p: float,
         target: float,
         images: int,
-        batch: int,
         *,
         colour: float = 1.0,
         cutout: float = 0.0,
@@ -126,7 +125,7 @@ class AdaptiveAugmentation(Augmentation):
         """p: at the start. images: in which p can go from 0 to 1. colour, cutout: multiply p for those."""
         self.p, self._target = p, target
         self._colour, self._cutout = colour, cutout
-        self._speed = self.INTERVAL * batch / images
+        self._images = images
         self._right: list[float] = []
 
     def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree:
@@ -146,7 +145,8 @@ class AdaptiveAugmentation(Augmentation):
             self._right = []
             # not math.copysign: on target, p stays
             direction = float(r_t > self._target) - float(r_t < self._target)
-            self.p = min(max(self.p + direction * self._speed, 0.0), 1.0)
+            speed = self.INTERVAL * live.batch_size / self._images
+            self.p = min(max(self.p + direction * speed, 0.0), 1.0)
 
     def state(self) -> dict[str, float | list[float]]:
         return {"p": self.p, "readings": list(self._right)} if self.adapts else {}

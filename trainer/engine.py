@@ -118,9 +118,10 @@ class Training:
                 self._move(turn, f"{number}/{repeat}", stage.turns[number + 1 : number + 2])
         self._adapt()
         self.world.share([b for network in self.networks.values() for b in network.buffers()])
-        self.images_seen += self.batch_size
+        size = self.batch_size  # of this step's stage
+        self.images_seen += size
         self.step += 1
-        self._update_averages()
+        self._update_averages(size)
 
     def logits(self, name: str, batch: Batch) -> Tree:
         """The discriminators' answer to batch[name], augmented; computed once for each batch."""
@@ -379,15 +380,15 @@ class Training:
             self.means.add(reading, value)
 
     @torch.no_grad()
-    def _update_averages(self) -> None:
-        decay = min(self._decay(), (1 + self.step) / (10 + self.step))
+    def _update_averages(self, batch_size: int) -> None:
+        decay = min(self._decay(batch_size), (1 + self.step) / (10 + self.step))
         for name, averaged in self.averaged.items():
             live = self.networks[name]
             torch._foreach_lerp_(list(averaged.parameters()), list(live.parameters()), 1.0 - decay)
             for ours, theirs in zip(averaged.buffers(), live.buffers(), strict=True):
                 ours.copy_(theirs)
 
-    def _decay(self) -> float:
+    def _decay(self, batch_size: int) -> float:
         """Of the averages: the configured one, else that of a half-life in images, else that of the run's length.
 
         A half-life is at most a twentieth of the images seen (Karras et al. 2020b, appendix C).
@@ -398,7 +399,7 @@ class Training:
         if half_life is None:
             return default_ema_decay(self.config.steps)
         half_life = min(half_life, 0.05 * self.images_seen)
-        return 0.5 ** (self.batch_size / max(half_life, 1e-3))
+        return 0.5 ** (batch_size / max(half_life, 1e-3))
 
     def _parameters(self, player: Player) -> list[nn.Parameter]:
         return [

@@ -27,6 +27,11 @@ class Live(Protocol):
     knobs: dict[str, float]
     step: int
 
+    @property
+    def batch_size(self) -> int:
+        """Samples a move, of all processes."""
+        ...
+
     def logits(self, name: str, batch: Batch) -> Tree:
         """The discriminators' answer to batch[name], augmented; computed once for each batch."""
         ...

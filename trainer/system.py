@@ -170,7 +170,7 @@ class System(ABC):
         if o.ada or o.ada_target:
             found.append(
                 AdaptiveAugmentation(
-                    o.ada, o.ada_target, o.ada_images, o.batch_size,
+                    o.ada, o.ada_target, o.ada_images,
                     colour=o.ada_colour, cutout=o.ada_cutout,
                 )
             )  # fmt: skip

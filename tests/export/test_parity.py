@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
 
-from gan.export.parity import check_exactness, check_row, compare, largest_step
+from gan.export.module import Source, draw_inputs
+from gan.export.parity import (
+    check_exactness,
+    check_row,
+    compare,
+    largest_step,
+    measure_exactness,
+    measure_parity,
+)
 from gan.export.report import Exactness, ParityRow
-from gan.runtime import Field, ParityError, Signature
+from gan.runtime import Draw, Field, ParityError, Signature
 
 IMAGE = Field("image", (1, 2, 1), "image", "uint8", (0.0, 255.0))
 
@@ -91,3 +104,83 @@ def test_a_float_output_that_is_not_finite_or_of_another_shape_is_refused() -> N
     assert row.max_abs == math.inf
     with pytest.raises(ParityError, match="shape"):
         compare(wave, 1, images(0.0, 1.0), images(0.0, 1.0), images(0.0, 1.0)[0])
+
+
+# A graph y = (z + noise) truncation + given, by hand.
+
+FIELDS = (
+    Field("z", (4,), draw=Draw("normal")),
+    Field("truncation", (), "scalar", range=(-2, 2), draw=Draw("fixed", 1, value=1.0)),
+    Field("noise", (4,), "noise", draw=Draw("normal", 16, shared=True)),
+    Field("given", (4,), "style"),
+)
+PRODUCT = Signature(FIELDS, (Field("y", (4,), "points"),))
+
+
+class Product(nn.Module):
+    def forward(self, z: Tensor, psi: Tensor, noise: Tensor, given: Tensor) -> Tensor:
+        return (z + noise) * psi[:, None] + given
+
+
+def product(ignored: str = "", probe: bool = False) -> bytes:
+    """The graph; of an ignored input all samples take that of the first."""
+    terms = {"z": "z", "truncation": "psi", "noise": "noise", "given": "given"}
+    nodes = [helper.make_node("Unsqueeze", ["truncation", "axis"], ["psi"])]
+    if ignored:
+        nodes.append(helper.make_node("Gather", [terms[ignored], "row"], ["first"], axis=0))
+        nodes.append(helper.make_node("Mul", [terms[ignored], "nil"], ["none"]))
+        nodes.append(helper.make_node("Add", ["none", "first"], ["same"]))
+        terms[ignored] = "same"
+    nodes += [
+        helper.make_node("Add", [terms["z"], terms["noise"]], ["sum"]),
+        helper.make_node("Mul", ["sum", terms["truncation"]], ["product"]),
+        helper.make_node("Add", ["product", terms["given"]], ["y"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["batch", *f.shape])
+        for f in FIELDS
+    ]
+    constants = [
+        onnx.numpy_helper.from_array(np.array(values, kind), name)
+        for name, values, kind in (
+            ("axis", [1], np.int64),
+            ("row", [0], np.int64),
+            ("nil", 0, np.float32),
+        )
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])]
+    if probe:
+        nodes.append(helper.make_node("Identity", ["y"], ["y_float"]))
+        outputs = [helper.make_tensor_value_info("y_float", TensorProto.FLOAT, ["batch", 4])]
+    graph = helper.make_graph(nodes, "product", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def source() -> Source:
+    missing: Any = None
+    return Source(missing, missing, "y", PRODUCT, Product())
+
+
+def test_a_graph_with_truncation_shared_noise_and_a_style_is_compared_at_each_batch() -> None:
+    rows = measure_parity(source(), PRODUCT, product(), product(probe=True), 11)
+    assert [(row.output, row.batch) for row in rows] == [("y", n) for n in (1, 2, 3, 5, 8, 11)]
+    assert all(row.max_abs <= 1e-6 for row in rows)
+    assert measure_exactness(PRODUCT, product(), 8).across_batches == 0.0
+
+
+@pytest.mark.parametrize("ignored", ["z", "truncation", "noise", "given"])
+def test_a_graph_that_takes_an_input_from_the_first_sample_of_its_batch_is_refused(
+    ignored: str,
+) -> None:
+    files = product(ignored), product(ignored, probe=True)
+    with pytest.raises(ParityError, match="At batch 2 the float output is off"):
+        measure_parity(source(), PRODUCT, *files, 8)
+    assert measure_exactness(PRODUCT, files[0], 8).across_batches > 1
+
+
+def test_torch_and_the_file_are_given_the_same_inputs() -> None:
+    drawn = draw_inputs(FIELDS, 5)
+    for tensor, array in zip(source().inputs(5), drawn.values(), strict=True):
+        assert torch.equal(tensor, torch.from_numpy(array))

@@ -506,8 +506,11 @@ def test_noise_is_drawn_from_a_stream_of_its_own(runs: list[Run]) -> None:
 
 # Noise that all images share.
 
-SHARED = {"noise": True, "shared": True, "truncation": True}
-OWN = {"noise": True, "truncation": True}  # the same model, each image with noise of its own
+SHARED: dict[str, Any] = {"noise": True, "shared": True, "truncation": True}
+OWN: dict[str, Any] = {
+    "noise": True,
+    "truncation": True,
+}  # the same model, each image with noise of its own
 
 
 def shared_row() -> list[float]:

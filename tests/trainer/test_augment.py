@@ -59,7 +59,7 @@ def batch(seed: int = 0) -> Batch:
 
 
 def live(**knobs: float) -> Live:
-    return cast(Live, SimpleNamespace(knobs=knobs))
+    return cast(Live, SimpleNamespace(knobs=knobs, batch_size=5))
 
 
 def samples(*shape: int, seed: int = 0) -> Tensor:
@@ -91,7 +91,7 @@ def augmentations() -> dict[str, tuple[Augmentation, Live]]:
     return {
         "noise": (InstanceNoise(), live(instance_noise=0.3)),
         "diffaugment": (DiffAugment(POLICIES), live()),
-        "ada": (AdaptiveAugmentation(0.9, 0.0, 100, 4, cutout=1.0), live()),
+        "ada": (AdaptiveAugmentation(0.9, 0.0, 100, cutout=1.0), live()),
     }
 
 
@@ -196,7 +196,7 @@ def test_cutout_is_at_the_same_place_at_all_scales() -> None:
 @pytest.mark.parametrize("channels", [GREY, RGB, RGBA])
 def test_ada_is_the_same_at_all_scales(channels: int) -> None:
     """A plain surface shows colour alone, which is exact; a smooth one also geometry, which resampling blurs."""
-    augment = AdaptiveAugmentation(1.0, 0.0, 100, 4)
+    augment = AdaptiveAugmentation(1.0, 0.0, 100)
     plain = samples(50, channels, 1, 1)
     large, small = augment(
         live(), (plain.expand(-1, -1, 16, 16), plain.expand(-1, -1, 8, 8)), batch()
@@ -219,7 +219,7 @@ def test_a_single_image_is_augmented_as_before_there_were_several() -> None:
     )
     assert torch.equal(DiffAugment(POLICIES)(live(), x, batch(5)), by_hand)
     assert torch.equal(
-        AdaptiveAugmentation(0.7, 0.0, 100, 4)(live(), (x,), batch(5))[0],
+        AdaptiveAugmentation(0.7, 0.0, 100)(live(), (x,), batch(5))[0],
         pipeline(x, batch(5), 0.7),
     )
 
@@ -773,15 +773,15 @@ def test_the_pipeline_with_probability_0_shows_the_same_pixels(channels: int) ->
         x = samples(6, channels, *size)
         assert torch.equal(pipeline(x, batch(), 0.0, 1.0, 1.0), x)
         for augment, knobs in (
-            (AdaptiveAugmentation(0.0, 0.6, 100, 4), live()),
-            (AdaptiveAugmentation(0.7, 0.6, 100, 4), live(ada=0.0)),
+            (AdaptiveAugmentation(0.0, 0.6, 100), live()),
+            (AdaptiveAugmentation(0.7, 0.6, 100), live(ada=0.0)),
         ):
             assert augment(knobs, x, batch()) is x
 
 
 def test_the_augmentation_is_the_pipeline_with_its_probability_times_the_knob() -> None:
     x = samples(64, RGB, 8, 8)
-    augment = AdaptiveAugmentation(0.8, 0.0, 100, 4, colour=0.5, cutout=0.25)
+    augment = AdaptiveAugmentation(0.8, 0.0, 100, colour=0.5, cutout=0.25)
     expected = pipeline(x, batch(), 0.8, 0.5, 0.25)
     assert torch.equal(augment(live(), x, batch()), expected)
     half = pipeline(x, batch(), 0.8 * 0.5, 0.5, 0.25)
@@ -840,7 +840,7 @@ def test_the_r1_penalty_through_the_pipeline_has_the_gradient_of_its_closed_form
     """D(x) = w . A x with A the pipeline's linear part, read off pixel by pixel: E ||A^T w||^2, 2 E A A^T w."""
     count, side = 5, 4
     w = samples(side * side).requires_grad_()
-    augment = AdaptiveAugmentation(0.9, 0.0, 100, 4, cutout=0.5)
+    augment = AdaptiveAugmentation(0.9, 0.0, 100, cutout=0.5)
 
     def logits(name: str, batch_of: Batch) -> Tensor:
         return augment(live(), batch_of[name], batch(3)).flatten(1) @ w
@@ -876,14 +876,22 @@ def steered(augment: AdaptiveAugmentation, *rights: float) -> list[float]:
 
 
 def test_p_grows_by_its_speed_at_every_fourth_step_while_d_is_always_right_until_1() -> None:
-    augment = AdaptiveAugmentation(0.0, 0.6, images=100, batch=5)  # 4 * 5 / 100 = 0.2 each time
+    augment = AdaptiveAugmentation(0.0, 0.6, images=100)  # 4 * 5 / 100 = 0.2 each time
     found = steered(augment, *[1.0] * 28)
     expected = [min(1.0, 0.2 * ((step + 1) // 4)) for step in range(28)]
     assert found == pytest.approx(expected) and found[-1] == 1.0
 
 
+def test_p_moves_by_the_images_of_the_present_stage() -> None:
+    augment = AdaptiveAugmentation(0.0, 0.6, images=400)
+    for size, expected in ((16, 0.16), (4, 0.20)):  # 4 * 16 / 400, then 4 * 4 / 400
+        for _ in range(4):
+            augment.adapt(cast(Live, SimpleNamespace(knobs={}, batch_size=size)), 1.0)
+        assert augment.p == pytest.approx(expected)
+
+
 def test_p_falls_to_0_below_the_target_and_stays_on_it() -> None:
-    augment = AdaptiveAugmentation(0.5, 0.5, images=100, batch=5)
+    augment = AdaptiveAugmentation(0.5, 0.5, images=100)
     right_on = (0.5 + 1) / 2  # r_t = 2 * right - 1
     assert steered(augment, *[right_on] * 12) == [0.5] * 12
     expected = [0.5] * 3 + [0.3] * 4 + [0.1] * 4 + [0.0] * 9
@@ -892,14 +900,14 @@ def test_p_falls_to_0_below_the_target_and_stays_on_it() -> None:
 
 def test_p_follows_the_mean_of_four_readings_and_not_their_last() -> None:
     for rights, expected in (((1, 1, 1, 0.2), 0.7), ((0, 0.2, 0.2, 1), 0.3)):
-        assert steered(AdaptiveAugmentation(0.5, 0.5, 100, 5), *rights)[-1] == expected
+        assert steered(AdaptiveAugmentation(0.5, 0.5, 100), *rights)[-1] == expected
 
 
 def test_the_state_in_the_middle_of_an_interval_goes_on_as_if_nothing_had_happened() -> None:
     rights = (1, 0.9, 1, 0.1, 1, 1, 0.4, 1, 0, 0, 1, 0.3)
     for stop in range(12):
-        whole, first = (AdaptiveAugmentation(0.5, 0.5, 100, 2) for _ in range(2))
-        second = AdaptiveAugmentation(0.0, 0.5, 100, 2)
+        whole, first = (AdaptiveAugmentation(0.5, 0.5, 100) for _ in range(2))
+        second = AdaptiveAugmentation(0.0, 0.5, 100)
         steered(first, *rights[:stop])
         second.load_state(copy.deepcopy(first.state()))
         assert steered(second, *rights[stop:]) == steered(whole, *rights)[stop:]
@@ -907,7 +915,7 @@ def test_the_state_in_the_middle_of_an_interval_goes_on_as_if_nothing_had_happen
 
 
 def test_a_state_with_more_readings_than_an_interval_still_comes_to_its_end() -> None:
-    augment = AdaptiveAugmentation(0.0, 0.5, images=100, batch=5)
+    augment = AdaptiveAugmentation(0.0, 0.5, images=100)
     augment.load_state({"p": 0.5, "readings": [-1.0] * 4 + [1.0] * 3})
     assert steered(augment, 1.0) == [0.7]  # by the last three and this one
 
@@ -924,7 +932,7 @@ def test_a_state_with_more_readings_than_an_interval_still_comes_to_its_end() ->
     ],
 )  # fmt: skip
 def test_a_state_that_no_controller_gave_is_refused_and_changes_nothing(state: Any) -> None:
-    augment = AdaptiveAugmentation(0.25, 0.5, 100, 2)
+    augment = AdaptiveAugmentation(0.25, 0.5, 100)
     with pytest.raises((KeyError, TypeError, ValueError, AssertionError)):
         augment.load_state(state)
     assert augment.state() == {"p": 0.25, "readings": []}

@@ -42,12 +42,25 @@ from gan.runtime import Draw, Field
 from gan.trainer import Graph, System, image_field
 
 
+class Tracked(nn.Module):
+    """A running mean of its input, as truncation needs of styles."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, z):
+        if self.training:
+            self.mean.lerp_(z.detach().mean(0), 0.2)
+        return z
+
+
 class Plain(System):
     name = "plain"
 
     def networks(self):
         side = self.data.height
-        g = nn.Sequential(nn.Linear(4, 32), nn.LeakyReLU(0.2), nn.Linear(32, side * side), nn.Tanh())
+        g = nn.Sequential(Tracked(), nn.Linear(4, 32), nn.LeakyReLU(0.2), nn.Linear(32, side * side), nn.Tanh())
         d = nn.Sequential(nn.Linear(side * side, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
         return {"G": nn.Sequential(g, nn.Unflatten(1, (1, side, side))), "D": nn.Sequential(nn.Flatten(), d)}
 

@@ -565,20 +565,21 @@ def test_optimisers_forget_all_at_the_first_step_of_a_stage_that_says_so_and_at_
     assert seen == [list(pair) for pair in zip(of_d, [0, 0, 1, 2, 3], strict=True)]
 
 
-def test_after_its_first_move_in_such_a_stage_an_optimiser_knows_that_gradient_alone() -> None:
+def test_after_its_first_move_in_such_a_stage_each_optimiser_knows_that_gradient_alone() -> None:
     class Same(Point):
         def stages(self) -> list[Stage]:
-            return [Stage((Turn("D"),)), Stage((Turn("D"),), fresh_optimizers=True)]
+            return [Stage(self.turns()), Stage(self.turns(), fresh_optimizers=True)]
 
     live = training(Same, steps=8, options=PointOptions(beta1=0.5, beta2=0.75))
     for step in range(8):
         live.run_step()
-        gradient = parameter(live.networks["D"]).grad
-        assert gradient is not None
-        only = [0.5 * gradient, 0.25 * gradient.square()]  # 1 - beta1 and 1 - beta2 of it
-        known = [moments(live, "D")[name] for name in ("exp_avg", "exp_avg_sq")]
-        alone = all(torch.allclose(a, b, rtol=1e-6) for a, b in zip(known, only, strict=True))
-        assert alone == (step in (0, 4))
+        for name in ("D", "G"):
+            gradient = parameter(live.networks[name]).grad
+            assert gradient is not None
+            only = [0.5 * gradient, 0.25 * gradient.square()]  # 1 - beta1 and 1 - beta2 of it
+            known = [moments(live, name)[moment] for moment in ("exp_avg", "exp_avg_sq")]
+            alone = [torch.allclose(a, b, rtol=1e-6) for a, b in zip(known, only, strict=True)]
+            assert all(alone) == (step in (0, 4))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 7])
@@ -761,9 +762,9 @@ def test_the_decay_reaches_the_configured_one_after_its_warm_up() -> None:
     assert gaps == pytest.approx([math.prod(decays[: i + 1]) for i in range(6)], rel=1e-3)
 
 
-def decay_at(live: Training, step: int) -> float:
-    """What the average keeps of itself in one step of weights that do not move."""
-    live.step, live.images_seen = step, 4 * step
+def decay_at(live: Training, step: int, seen: int | None = None) -> float:
+    """What the average keeps of itself in one step of weights that do not move, after so many images."""
+    live.step, live.images_seen = step, 4 * step if seen is None else seen
     with torch.no_grad():
         for ours, theirs in zip(
             live.averaged["G"].parameters(), live.networks["G"].parameters(), strict=True
@@ -775,6 +776,17 @@ def decay_at(live: Training, step: int) -> float:
 
 
 STILL = PointOptions(g_learning_rate=0.0)
+
+
+def test_the_last_step_of_a_stage_averages_by_its_own_batch() -> None:
+    class Shrinking(Point):
+        def stages(self) -> list[Stage]:
+            half_life = {"ema_half_life": lambda t: 100.0}
+            return [Stage(self.turns(), schedules=half_life, batch_size=n) for n in (8, 2)]
+
+    live = training(Shrinking, ema_decay=None, steps=100_000, options=STILL)
+    for step, batch in ((49_998, 8), (49_999, 8), (50_000, 2)):
+        assert decay_at(live, step) == pytest.approx(0.5 ** (batch / 100), abs=1e-6)
 
 
 @pytest.mark.parametrize("steps", [100, 3000, 15_000])
@@ -813,6 +825,8 @@ def test_a_half_life_in_images_counts_those_of_the_stages_own_batches() -> None:
     live = training(Halves, ema_decay=None, options=STILL, steps=100_000)
     assert decay_at(live, 40_000) == pytest.approx(0.5 ** (2 / 100), abs=1e-6)
     assert decay_at(live, 60_000) == pytest.approx(0.5 ** (8 / 100), abs=1e-6)
+    few = decay_at(live, 60_000, seen=792)  # and 8 more in this step
+    assert few == pytest.approx(0.5 ** (8 / (0.05 * 800)), abs=1e-6)
 
 
 # Numbers that are not finite.

@@ -279,16 +279,22 @@ def parameters(network: nn.Module) -> dict[str, Tensor]:
 
 @LABELLED
 def test_a_resumed_training_goes_on_bit_by_bit(name: str, data: DataInfo) -> None:
-    """Over the stages of those that have several, and with whatever they keep in buffers."""
+    """With whatever they keep in buffers, and while those that grow fade in, from step 6 to 8."""
     whole, first, resumed = (started(name, data) for _ in range(3))
-    for _ in range(7):
+    for _ in range(9):
         whole.run_step()
-    for _ in range(4):
+    for _ in range(7):
         first.run_step()
     resumed.load_state(copy.deepcopy(first.state()))
-    for _ in range(3):
+    for _ in range(2):
         resumed.run_step()
     assert same(whole.state(), resumed.state()) and not same(whole.state(), first.state())
+    for kind in ("networks", "averaged"):
+        buffers = [
+            [dict(network.named_buffers()) for network in getattr(live, kind).values()]
+            for live in (whole, resumed)
+        ]
+        assert same(*buffers)  # none is left out of the state
 
 
 @LABELLED

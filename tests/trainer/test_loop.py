@@ -266,6 +266,54 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         assert (tmp_path / "a" / name).exists() == (tmp_path / "b" / name).exists() is True
 
 
+OF_SEVERAL_STAGES = {"steps": 10}  # 8 pixels: 6 steps of 4 pixels, 2 while fading in, 2 after
+
+
+@pytest.mark.parametrize("system", ["msg-gan", "progressive", "stylegan2"])
+def test_an_interrupted_run_with_stages_scales_or_styles_ends_with_the_same_bits(
+    digit_folder: Path, tmp_path: Path, every_step_told: None, system: str
+) -> None:
+    settings = OF_SEVERAL_STAGES | {"mirror": True, "minibatch_deviation": True}
+    if system == "stylegan2":
+        settings |= {"style": 4, "mapping_layers": 2, "path_length_every": 2, "penalty_every": 3}
+    fields: dict[str, Any] = {"measure_every": 5, "sample_every": 5, "system": system}
+    whole = train(tiny_request(digit_folder, tmp_path / "a", settings, **fields))
+    request = tiny_request(digit_folder, tmp_path / "b", settings, **fields)
+    for stop in (3, 6, 9):  # in the first stage, at its end, in the last one
+        assert train(request, stop_at(stop)).step == stop
+        torch.rand(3)
+    ended = train(request)
+    assert ended.finished
+    for section in (*WEIGHTS, "metrics", "health", "config"):
+        assert same(content(whole)[section], content(ended)[section])
+    assert content(ended)["progress"]["images_seen"] == 40
+    for name in ("samples/0000005.png", "samples/0000010.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_grown_network_does_not_shrink_when_the_steps_grow(
+    digit_folder: Path, tmp_path: Path, every_step_told: None
+) -> None:
+    """With 40 steps planned, step 10 would be one of 4 pixels."""
+    request = tiny_request(digit_folder, tmp_path, OF_SEVERAL_STAGES, system="progressive")
+    ends = [content(train(request, stop_at(3))), content(train(request))]
+    for part in ("networks", "averaged"):
+        assert [int(end[part]["G"]["level"]) for end in ends] == [0, 1]
+    levels: list[tuple[int, float]] = []
+    original = Training.run_step
+
+    def told(training: Training) -> None:
+        original(training)
+        levels.append((int(training.knobs["level"]), training.knobs["alpha"]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "run_step", told)
+        grown = train(dataclasses.replace(request, given={**request.given, "steps": 40}))
+    assert levels == [(1, 1.0)] * 30
+    progress = content(grown)["progress"]
+    assert (progress["step"], progress["planned"], progress["stage"]) == (40, 10, 2)
+
+
 def test_a_signal_before_the_first_step_finishes_that_one_and_saves(
     digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
