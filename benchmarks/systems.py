@@ -237,7 +237,8 @@ FAST: dict[str, Plain] = SMALL | {  # equalised rates: weights are N(0, 1), so s
 }  # fmt: skip
 GROWN: dict[str, Plain] = FAST | {"loss": "non-saturating", "gp": 0.0}
 STYLED: dict[str, Plain] = FAST | {
-    "max_width": 32, "style": 64, "mapping_layers": 2, "ema_half_life": 5_000,
+    "max_width": 32, "style": 64, "mapping_layers": 2, "ema_half_life": 5_000, "batch_size": 8, "r1": 0.5,
+    "path_length": 0.0, "style_mixing": 0.5,
 }  # fmt: skip
 TRIALS = {
     "gan": Trial("gan", "ring", 6_000, ring(7, 0.7)),
@@ -261,7 +262,7 @@ TRIALS = {
         scales,
         GROWN | {"optimizer": "adam", "width": 8, "max_width": 24},
     ),
-    "stylegan2": Trial("stylegan2", "shapes", 5_000, styled, STYLED),
+    "stylegan2": Trial("stylegan2", "shapes", 9_000, styled, STYLED),
     "r3gan": Trial("r3gan", "shapes", 3_000, kinds_and_coverage, R3),
 }
 

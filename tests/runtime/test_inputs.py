@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan.runtime import Draw, Field, InputError, ModelFileError, Signature, latents
-from gan.runtime.inputs import check_input, draw_field, stand_in
+from gan.runtime.inputs import between, check_input, draw_field, stand_in
 
 from .conftest import reference_normal, reference_uniform, reference_words
 
@@ -95,6 +95,16 @@ def test_a_shared_field_drawn_for_each_image_is_that_of_its_seed_and_number() ->
 def test_for_a_field_that_is_not_shared_each_changes_nothing(draw: Draw) -> None:
     z = Field("z", (3,), draw=draw)
     np.testing.assert_array_equal(draw_field(z, 6, range(4), each=True), draw_field(z, 6, range(4)))
+
+
+def test_between_two_ends_a_shared_field_stays_as_it_is_in_the_first() -> None:
+    a, b = draw_field(NOISE, 1, range(2), each=True)
+    steps = np.linspace(0, 1, 5)
+    np.testing.assert_array_equal(between(NOISE, a, b, steps), [a] * 5)
+    drawn = dataclasses.replace(NOISE, draw=Draw("normal", 17))
+    moving = between(drawn, a, b, steps)
+    np.testing.assert_allclose(moving[[0, -1]], [a, b], rtol=1e-6)
+    assert len({row.tobytes() for row in moving}) == 5
 
 
 # Stand-ins.

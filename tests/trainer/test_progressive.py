@@ -242,6 +242,8 @@ def test_every_layer_begins_with_its_published_gain_over_the_root_of_its_fan_in(
             kind = "plain" if "to_image" in name or name == "judge.out" else "he"
             kind = "dense" if name == "first.dense" else kind
             w = layer.weight.detach()
+            if isinstance(layer, nn.Conv2d):
+                assert w.shape[2:] == ((1, 1) if "image" in name else (3, 3))
             std = w.double().std().item() * math.sqrt(w[0].numel())
             assert std == pytest.approx(root[kind], rel=5 / math.sqrt(2 * w.numel()))
             seen[kind] += 1
@@ -545,7 +547,9 @@ def test_the_graph_of_a_finished_run_is_g_at_the_top_level() -> None:
         assert torch.equal(graph_of(run)(z), run.averaged["G"](z))
 
 
-@pytest.mark.parametrize(("stored", "level", "alpha"), [((9, 7.0), 2, 1.0), ((-3, -1.0), 0, 0.0)])
+@pytest.mark.parametrize(
+    ("stored", "level", "alpha"), [((9, 7.0), 2, 1.0), ((1, -1.0), 1, 0.0), ((-3, 0.5), 0, 1.0)]
+)
 def test_buffers_of_a_damaged_checkpoint_are_held_within_the_levels(
     stored: tuple[int, float], level: int, alpha: float
 ) -> None:
