@@ -20,7 +20,9 @@ from gan.trainer.config import GENERAL
 from gan.trainer.parts import DataInfo
 
 runner = CliRunner()
-NAMES = ["cgan", "dcgan", "gan", "r3gan", "unrolled", "wgan", "wgan-gp"]
+NAMES = [
+    "cgan", "dcgan", "gan", "msg-gan", "progressive", "r3gan", "stylegan2", "unrolled", "wgan", "wgan-gp",
+]  # fmt: skip
 TINY = ["--set", "width=8", "--set", "depth=2", "--batch-size", "8", "--threads", "1"]
 
 
@@ -59,7 +61,10 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_systems_lists_all_with_what_each_is() -> None:
     lines = gan("systems").splitlines()
     assert [line.split()[0] for line in lines] == NAMES
-    years = {"gan": "2014", "dcgan": "2016", "wgan": "2017", "unrolled": "2017", "r3gan": "2024"}
+    years = {
+        "gan": "2014", "dcgan": "2016", "wgan": "2017", "unrolled": "2017", "progressive": "2018",
+        "msg-gan": "2020", "stylegan2": "2020", "r3gan": "2024",
+    }  # fmt: skip
     for line in lines:
         name, text = line.split(None, 1)
         assert len(text) > 20 and years.get(name, "") in text
@@ -263,7 +268,7 @@ def test_the_contradiction_is_found_by_a_dry_run_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dry_run_prints_every_setting_of_the_system(name: str, tmp_path: Path) -> None:
-    data = "digits" if name in ("cgan", "dcgan", "r3gan") else "ring"
+    data = "ring" if "points" in systems.load(name)[0].kinds else "digits"
     printed = resolved("train", data, "--system", name)
     kind, _ = systems.load(name)
     own = {field.name for field in dataclasses.fields(kind.options_type)}

@@ -29,7 +29,7 @@ class Equalized(nn.Module):
         return self.c * weight
 
 
-def equalize(layer: M, *, gain: float = 1.0, rate: float = 1.0, fan_in: int | None = None) -> M:
+def equalize(layer: M, *, gain: float = 1.0, rate: float = 1.0) -> M:
     """The layer with an equalised learning rate (Karras et al. 2018, section 4.1): w' ~ N(0, 1), c = gain / sqrt(fan-in).
 
     rate: multiplies the learning rates of weight and bias; the weights begin as they would without it. A bias is 0
@@ -37,7 +37,7 @@ def equalize(layer: M, *, gain: float = 1.0, rate: float = 1.0, fan_in: int | No
     """
     weight = layer.get_parameter("weight")
     nn.init.normal_(weight, 0.0, 1.0 / rate)
-    c = rate * gain / math.sqrt(fan_in or weight[0].numel())
+    c = rate * gain / math.sqrt(weight[0].numel())
     parametrize.register_parametrization(layer, "weight", Equalized(c))
     if getattr(layer, "bias", None) is not None:
         nn.init.zeros_(layer.get_parameter("bias"))

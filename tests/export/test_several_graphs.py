@@ -188,6 +188,23 @@ def test_truncation_0_is_the_mean_image_and_drawn_noise_is_seen(styled: Styled) 
     assert all(largest(a, b) > 3 for a, b in itertools.pairwise(image.sample(6, seed=1)))
 
 
+@pytest.mark.parametrize("truncation", [0.0, 0.25, -1.5, 2.0])
+def test_truncation_leads_to_the_mean_style_of_the_checkpoint(
+    styled: Styled, truncation: float
+) -> None:
+    _, mapping, _ = styled.generators()
+    average = Checkpoint.load(styled.checkpoint).content["averaged"]["mapping"]["average"].numpy()
+    w = mapping.sample(6, seed=1).astype(np.float64)
+    expected = average + truncation * (w - average)
+    found = mapping.sample(6, seed=1, truncation=truncation)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(w - average).max() > 0.1
+    source = styled.source("mapping")
+    drawn = [torch.from_numpy(draw_field(f, 1, range(6))) for f in source.signature.inputs]
+    whole = cast(Any, source.module).mapping(*drawn[:-1])  # the network, which knows no truncation
+    np.testing.assert_allclose(w, whole.numpy(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("truncation", [None, 0.5, -1.0])
 def test_one_style_in_all_layers_is_the_main_graphs_image(
     styled: Styled, truncation: float | None

@@ -565,6 +565,23 @@ def test_optimisers_forget_all_at_the_first_step_of_a_stage_that_says_so_and_at_
     assert seen == [list(pair) for pair in zip(of_d, [0, 0, 1, 2, 3], strict=True)]
 
 
+def test_optimisers_forget_though_the_stage_that_says_so_is_shorter_than_a_step() -> None:
+    class Brief(Point):
+        def stages(self) -> list[Stage]:
+            return [
+                Stage(self.turns()),
+                Stage(self.turns(), share=0.01, fresh_optimizers=True),
+                Stage(self.turns()),
+            ]
+
+    live = training(Brief, steps=8)
+    seen = []
+    for _ in range(8):
+        live.run_step()
+        seen.append(moves_remembered(live, "D"))
+    assert seen == [1, 2, 3, 4, 1, 2, 3, 4]
+
+
 def test_after_its_first_move_in_such_a_stage_each_optimiser_knows_that_gradient_alone() -> None:
     class Same(Point):
         def stages(self) -> list[Stage]:

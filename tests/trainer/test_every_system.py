@@ -17,7 +17,6 @@ from gan.trainer.builtin import RING, points
 from gan.trainer.config import make_options
 from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
-from gan.trainer.layers import PixelNorm
 from gan.trainer.metrics import drawn_inputs, run_averaged
 from gan.trainer.parts import DataInfo, Graph, Live
 from gan.trainer.system import System
@@ -90,14 +89,12 @@ def formed(system: System, x: Tensor) -> Tree:
 
 
 class Lookup(nn.Module):
-    """A table of labels in the place of D's mapping network: their numbers, mapped and normalised as it did."""
+    """A table of labels in the place of D's mapping network: their numbers, mapped as it did."""
 
     def __init__(self, discriminator: Discriminator, classes: int) -> None:
         super().__init__()
         assert discriminator.label is not None
-        mapped = discriminator.label(None, torch.arange(classes)).detach()
-        mean = torch.stack([row.square().sum() / len(row) for row in mapped])
-        self.weight = nn.Parameter(mapped / (mean[:, None] + 1e-8).sqrt())
+        self.weight = nn.Parameter(discriminator.label(None, torch.arange(classes)).detach())
 
     def forward(self, z: None, label: Tensor) -> Tensor:
         return self.weight[label]
@@ -107,10 +104,7 @@ def table_of_labels(discriminator: nn.Module) -> Tensor:
     """The numbers of each class that D multiplies with a sample's: [classes, numbers]."""
     if isinstance(discriminator, Discriminator):
         lookup = Lookup(discriminator, len(CLASSES))
-        discriminator.label, discriminator.norm = (
-            cast(Mapping, lookup),
-            cast(PixelNorm, nn.Identity()),
-        )
+        discriminator.label = cast(Mapping, lookup)
         return lookup.weight
     (table,) = embeddings(discriminator)
     return table.weight

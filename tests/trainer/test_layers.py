@@ -82,11 +82,6 @@ def test_the_used_weights_begin_normal_with_gain_over_root_fan_in_whatever_the_r
         assert used(made)["bias"].abs().max() == 0
 
 
-def test_a_fan_in_of_the_callers_own_is_taken_instead() -> None:
-    made = layer("convolution", fan_in=100, gain=2.0)
-    assert torch.allclose(used(made)["weight"], 0.2 * stored(made, "weight"))
-
-
 @SETTINGS
 @KINDS
 def test_after_a_step_of_sgd_the_used_weight_has_moved_by_c_squared_times_its_gradient(

@@ -18,7 +18,7 @@ from gan.runtime.errors import InputError
 from gan.runtime.signature import Draw
 from gan.trainer.config import make_options
 from gan.trainer.engine import Training
-from gan.trainer.parts import Batch, DataInfo
+from gan.trainer.parts import Batch, DataInfo, Live
 from gan.trainer.system import build_on_meta, parameter_count
 from gan.trainer.systems.stylegan2 import (
     Discriminator,
@@ -657,7 +657,6 @@ def test_with_labels_the_logit_is_the_product_of_features_and_the_mapped_label()
     x, label = torch.randn(4, 3, 8, 8).double(), torch.tensor([2, 0, 2, 1])
     assert d.label is not None and d.label.embed is not None
     v = mapped(d.label, array(d.label.embed.weight)[label.numpy()])
-    v = v / np.sqrt(np.square(v).mean(1, keepdims=True) + 1e-8)
     expected = (features(d, x, deviation=False) * v).sum(1) / math.sqrt(4)
     with torch.no_grad():
         assert d(x, label).numpy() == pytest.approx(expected, rel=1e-7, abs=1e-8)
@@ -678,6 +677,28 @@ def test_a_class_changes_the_image_and_the_logit() -> None:
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert (image[a] - image[b]).abs().max() > 1e-3
         assert (logits[a] - logits[b]).abs() > 1e-5
+
+
+def test_a_training_hands_each_samples_label_to_both_networks() -> None:
+    run = live(classes=3, style_mixing=0.0, r1=0.0, path_length=0.0)
+    made, drawn_labels = run.system, list[Tensor]()
+    seen: dict[str, list[Tensor]] = {"mapping": [], "D": []}
+    generate = made.generate
+
+    def spy(live: Live, batch: Batch) -> Batch:
+        drawn_labels.append(batch["label"])
+        return generate(live, batch)
+
+    made.generate = spy  # type: ignore[method-assign]
+    for name, calls in seen.items():
+        run.networks[name].register_forward_pre_hook(
+            lambda _, inputs, calls=calls: calls.append(inputs[1])
+        )
+    run.run_step()
+    of_d, of_g = drawn_labels
+    assert len(of_d.unique()) > 1
+    expected = {"mapping": [of_d, of_g], "D": [of_d, of_d, of_g]}  # D: reals, fakes, fakes
+    assert same(seen, expected)
 
 
 # The path length.
@@ -885,3 +906,6 @@ def test_a_resumed_run_ends_with_the_same_bits(stop: int) -> None:
     while resumed.step < 5:
         resumed.run_step()
     assert same(whole.state(), resumed.state())
+    for name in ("mapping", "synthesis"):
+        kept = [dict(run.averaged[name].named_buffers()) for run in (whole, resumed)]
+        assert kept[0] and same(*kept)

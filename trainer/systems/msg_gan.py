@@ -47,7 +47,7 @@ class MSGDiscriminator(nn.Module):
         inside = [*(w + r for w, r in zip(c, read, strict=True))]
         inside[-1] = c[-1]  # there, nothing comes from above
         self.blocks = nn.ModuleList(halving(b, a) for a, b in zip(c[:-1], inside[1:], strict=True))
-        self.judge = Judgement(o, inside[0], c[0], base, classes)
+        self.judge = Judgement(o, inside[0], c[0], base, classes, group=None)
 
     def forward(self, images: Tree, label: Tensor | None = None) -> Tensor:
         h: Tensor | None = None

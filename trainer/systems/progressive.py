@@ -163,10 +163,17 @@ class Judgement(nn.Module):
     by projection."""
 
     def __init__(
-        self, o: PyramidOptions, c_in: int, channels: int, base: int, classes: int
+        self,
+        o: PyramidOptions,
+        c_in: int,
+        channels: int,
+        base: int,
+        classes: int,
+        group: int | None = 4,
     ) -> None:
+        """group: samples whose deviation is taken together; None is the whole batch."""
         super().__init__()
-        layers: list[nn.Module] = [MinibatchDeviation(4)] if o.minibatch_deviation else []
+        layers: list[nn.Module] = [MinibatchDeviation(group)] if o.minibatch_deviation else []
         self.layers = nn.Sequential(
             *layers,
             image_convolution(c_in + int(o.minibatch_deviation), channels),

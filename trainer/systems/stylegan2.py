@@ -75,7 +75,7 @@ class Dense(nn.Module):
 class Mapping(nn.Module):
     """z [, label] -> w: both normalised, then layers with a hundredth of the learning rate. latent 0: of a label alone.
 
-    It tracks the mean of w, to which truncation leads.
+    That of z tracks the mean of w, to which truncation leads.
     """
 
     def __init__(self, latent: int, o: StyleGAN2Options, classes: int, style: int) -> None:
@@ -85,7 +85,8 @@ class Mapping(nn.Module):
         self.norm = PixelNorm()
         widths = [latent + embedding] + [style] * o.mapping_layers
         self.layers = nn.Sequential(*(Dense(a, b, rate=0.01) for a, b in pairwise(widths)))
-        self.register_buffer("average", torch.zeros(style))
+        if latent:
+            self.register_buffer("average", torch.zeros(style))
 
     def forward(self, z: Tensor | None, label: Tensor | None = None) -> Tensor:
         parts = [] if z is None else [self.norm(z)]
@@ -220,14 +221,13 @@ class Discriminator(nn.Module):
         self.dense = Dense(c[0] * base**2, c[0])
         self.out = equalize(nn.Linear(c[0], o.projection if classes else 1))
         self.label = Mapping(0, o, classes, o.projection) if classes else None
-        self.norm = PixelNorm()
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.blocks(activate(self.from_image(x)))
         h = activate(self.last(self.deviation(h)))
         h = self.out(self.dense(h.flatten(1)))  # (B, projection) or (B, 1)
         if self.label is not None:
-            h = h * self.norm(self.label(None, label)) / math.sqrt(h.shape[1])
+            h = h * self.label(None, label) / math.sqrt(h.shape[1])
         return h.sum(1)  # (B,)
 
 
