@@ -102,6 +102,12 @@ def drawable(generator: Generator) -> str:
             seen=f"The model's samples are {kind}",
             repair="Give --out FILE.npy",
         )
+    if kind == "image" and generator.signature.main.dtype != "uint8":
+        raise InputError(
+            "No picture was made",
+            seen="The model's images are floats, made by `gan export --output float`",
+            repair="Export it without --output, or give `gan sample` --out FILE.npy",
+        )
     return kind
 
 

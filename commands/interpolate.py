@@ -81,6 +81,8 @@ def interpolate(
         chunks = generator.walk(first, last, frames, **given)
     if drawable(generator) != "image":
         fail("points have no frames: use gan sample")
+    if loop or output.suffix.lower() != ".mp4":
+        generator.bounded(frames)  # these are held in memory
     images: Iterator[Any] = (image for chunk in chunks for image in chunk)
     if loop:
         images = there_and_back(images)

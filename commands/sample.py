@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -92,19 +93,17 @@ def sample(
         )
     if layers is not None and mix is None:
         raise typer.BadParameter("--layers goes with --mix")
-    import secrets
-
     from ..runtime import Generator
 
-    if seed is None:
-        seed = secrets.randbits(63)
-        typer.echo(f"Seed {seed}")
     if mix is not None:
         assert grid is not None
+        size = rows_and_columns(mix)
         pair = style_graphs(model, device, threads)
-        write_mix(pair, grid, rows_and_columns(mix), layers, seed, label, truncation, force)
+        seed = seed_or_drawn(seed)
+        write_mix(pair, grid, size, layers, seed, label, truncation, force)
         return
     generator = Generator(model, device=device, threads=threads)
+    seed = seed_or_drawn(seed)
     asked: dict[str, Any] = {
         "seed": seed,
         "start": start,
@@ -121,11 +120,21 @@ def sample(
         write_files(generator, out, count or 16, asked, format, force)
 
 
+def seed_or_drawn(seed: int | None) -> int:
+    """The seed, or one that is drawn and told, low enough that a sheet can count on from it."""
+    import secrets
+
+    if seed is None:
+        seed = secrets.randbits(63)
+        typer.echo(f"Seed {seed}")
+    return seed
+
+
 def rows_and_columns(text: str) -> tuple[int, int]:
-    rows, x, columns = text.partition("x")
-    if not (x and rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+    size = re.fullmatch("([1-9][0-9]{0,2})x([1-9][0-9]{0,2})", text)
+    if size is None:
         raise typer.BadParameter(f"--mix takes ROWSxCOLUMNS, such as 4x6, not {text!r:.40}")
-    return int(rows), int(columns)
+    return int(size[1]), int(size[2])
 
 
 def style_graphs(model: Path, device: str, threads: int | None) -> tuple[Generator, Generator]:

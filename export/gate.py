@@ -56,6 +56,12 @@ def export(
     which parity is measured; by default 64, down to 8 for samples of more than 128 x 128 pixels. system_file: the user's own system, if the checkpoint was trained with one. Raises
     `CheckpointError`, `ExportError`, `ParityError`, `InputError`; then there is no new file.
     """
+    if graph == ALL:
+        raise InputError(
+            "One graph is exported at a time",
+            seen=f"graph {ALL!r}",
+            repair="Call export_all, or name a graph",
+        )
     settings = Settings(image, opset, max_batch, system_file, accept_changed_system, overwrite)
     return next(iter(_export(Path(checkpoint), Path(output), graph, settings).values()))
 
@@ -126,7 +132,7 @@ def _targets(
     )
     if graph == ALL:
         return {sibling(output, name) if i else output: name for i, name in enumerate(names)}
-    return {output: graph or names[0]}
+    return {output: names[0] if graph is None else graph}
 
 
 def _prove_graph(

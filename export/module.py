@@ -56,7 +56,7 @@ def load_source(
     recorded = checkpoint.config.system
     found = systems.load(system_file)[1] if recorded.file and system_file else recorded
     graphs = system.graphs()
-    name = graph or next(iter(graphs))
+    name = next(iter(graphs)) if graph is None else graph
     if name not in graphs:
         raise InputError(
             "There is no such graph",

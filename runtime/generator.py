@@ -121,7 +121,7 @@ class Generator:
         style, 1 being all the way; only where the signature has that input. noise: "shared" by all images, or
         "drawn" for each; only where the signature has such inputs. Raises `InputError`.
         """
-        count = self._bounded(count)
+        count = self.bounded(count)
         chunks = list(self._chunks(count, seed, start, label, truncation, noise))
         return np.concatenate(chunks) if len(chunks) != 1 else chunks[0]
 
@@ -169,7 +169,7 @@ class Generator:
         Normal latents and noise move on the great circle between the two (slerp), uniform ones on the straight
         line, which stays in their range; labels stay those of `first`.
         """
-        frames = self._bounded(frames)
+        frames = self.bounded(frames)
         return np.concatenate(
             list(self.walk(first, last, frames, label=label, truncation=truncation))
         )
@@ -184,7 +184,7 @@ class Generator:
         truncation: float | None = None,
     ) -> Iterator[Array]:
         """The images of `interpolate`, some at a time, in bounded memory."""
-        frames = latents.check_integer("frames", frames, 1, MAX_COUNT)
+        frames = latents.check_integer("number of frames", frames, 1, MAX_COUNT)
         labels = self._labels(label, 1)
         self._check_truncation(truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
@@ -209,7 +209,7 @@ class Generator:
         may be left out. Raises `InputError` before the graph runs if a shape, type or value is not what the signature says.
         """
         arrays, count = self._checked(inputs)
-        self._bounded(count)
+        self.bounded(count)
         parts = [
             self._run(
                 {name: array[i : i + self._micro_batch] for name, array in arrays.items()},
@@ -414,7 +414,8 @@ class Generator:
                     )
         return arrays, count
 
-    def _bounded(self, count: int) -> int:
+    def bounded(self, count: int) -> int:
+        """`count`, if so many images stay within `max_output_bytes`; else `InputError`."""
         count = latents.check_integer("count", count, 1, MAX_COUNT)
         if count * self._image_bytes > self._max_output_bytes:
             raise InputError(

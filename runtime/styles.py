@@ -48,11 +48,17 @@ def mix(
             seen=f"{', '.join(str(len(column)) for column in columns)} seeds for the styles",
             repair="Give one seed a style, or as many as there are images",
         )
-    mixed = np.empty((count, *(int(axis) for axis in field.shape)), np.float32)
-    for column, (begin, end) in zip(columns, pairwise(borders), strict=True):
-        w = styles_of(mapping, column, label=label, truncation=truncation)
-        mixed[:, begin:end] = w[:, None]
-    return synthesis(**{field.name: mixed})[synthesis.signature.main.name]
+    synthesis.bounded(count)
+    drawn = [styles_of(mapping, c, label=label, truncation=truncation) for c in columns]
+    images = []
+    for i in range(0, count, FRAMES):
+        n = min(FRAMES, count - i)
+        w = np.empty((n, *(int(axis) for axis in field.shape)), np.float32)
+        for style, (begin, end) in zip(drawn, pairwise(borders), strict=True):
+            own = style[i : i + n] if len(style) > 1 else style
+            w[:, begin:end] = own[:, None]
+        images.append(synthesis(**{field.name: w})[synthesis.signature.main.name])
+    return np.concatenate(images)
 
 
 def styles_of(
@@ -66,8 +72,11 @@ def styles_of(
     if mapping.signature.main.kind != "style":
         raise _no_styles("mapping", mapping, "gives none")
     known = [latents.check_uint64("seed", seed) for seed in seeds]
-    drawn = [mapping.sample(1, seed=s, label=label, truncation=truncation) for s in known]
-    return np.concatenate(drawn)
+    drawn = {
+        seed: mapping.sample(1, seed=seed, label=label, truncation=truncation)
+        for seed in dict.fromkeys(known)  # a sheet has each many times
+    }
+    return np.concatenate([drawn[seed] for seed in known])
 
 
 def interpolate(
@@ -98,7 +107,7 @@ def walk(
 ) -> Iterator[Array]:
     """The images of `interpolate`, some at a time, in bounded memory."""
     field = _pair(mapping, synthesis)
-    frames = latents.check_integer("frames", frames, 1, 2**31)
+    frames = latents.check_integer("number of frames", frames, 1, 2**31)
     a, b = styles_of(mapping, [first, last], label=label, truncation=truncation).astype(np.float64)
     return _along(synthesis, field, a, b, frames)
 

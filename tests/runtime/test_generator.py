@@ -694,7 +694,7 @@ def test_a_walk_of_any_length_gives_its_first_images_at_once(labelled: bytes) ->
 def test_a_walk_of_no_number_of_frames_is_refused_as_it_is_asked_for(
     nothing_is_drawn: None, generator: Generator, frames: Any
 ) -> None:
-    with pytest.raises(InputError, match=r"The frames was refused.*from 1 to 2\^63 - 1"):
+    with pytest.raises(InputError, match=r"The number of frames was refused.*from 1 to 2\^63 - 1"):
         generator.walk(0, 1, frames)
 
 

@@ -323,7 +323,7 @@ def test_a_number_of_frames_that_is_none_is_refused_as_it_is_asked_for(
     pair: tuple[Generator, Generator], runs: list[Any], frames: Any
 ) -> None:
     for call in WAYS:
-        with pytest.raises(InputError, match=r"The frames was refused.*from 1 to"):
+        with pytest.raises(InputError, match=r"The number of frames was refused.*from 1 to"):
             call(*pair, 3, 9, frames)
     assert runs == []
 
