@@ -90,6 +90,9 @@ KINDS = ("circle", "square", "triangle")
 SHAPES = tuple(f"{colour} {kind}" for kind, colour in product(KINDS, COLOURS))
 
 
+CHUNK_PIXELS = 1 << 21
+
+
 def shapes(
     count: int, resolution: int = 32, channels: int = 3, seed: int = 0
 ) -> tuple[Pixels, Labels]:
@@ -103,6 +106,26 @@ def shapes(
     size = 0.32 + 0.28 * draw.integers(0, 2, count) + 0.06 * draw.random(count)
     cx, cy = draw.uniform(-0.25, 0.25, (2, count))
     ground = draw.uniform(12, 50, count)
+    images = np.empty((count, channels, resolution, resolution), np.uint8)
+    for i in range(
+        0, count, max(1, CHUNK_PIXELS // resolution**2)
+    ):  # as floats they would be large
+        part = slice(i, i + max(1, CHUNK_PIXELS // resolution**2))
+        drawn = (kind[part], colour[part], size[part], cx[part], cy[part], ground[part])
+        images[part] = _draw_shapes(resolution, channels, *drawn)
+    return images, label.astype(np.int64)
+
+
+def _draw_shapes(
+    resolution: int,
+    channels: int,
+    kind: Labels,
+    colour: Labels,
+    size: NDArray[np.float64],
+    cx: NDArray[np.float64],
+    cy: NDArray[np.float64],
+    ground: NDArray[np.float64],
+) -> Pixels:
     axis = ((np.arange(resolution) + 0.5) / resolution * 2 - 1).astype(np.float32)
     x = axis[None, None, :] - _column(cx)  # (N, 1, R)
     y = axis[None, :, None] - _column(cy)  # (N, R, 1)
@@ -115,7 +138,8 @@ def shapes(
         image = np.tensordot(image, np.array([0.299, 0.587, 0.114]), (1, 0))[:, None]
     elif channels == 4:
         image = np.concatenate([image, 255 * cover[:, None]], 1)
-    return np.rint(image.clip(0, 255)).astype(np.uint8), label.astype(np.int64)
+    pixels: Pixels = np.rint(image.clip(0, 255)).astype(np.uint8)
+    return pixels
 
 
 RING = Mixture(
