@@ -166,6 +166,16 @@ class Options:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class PyramidOptions(Options):
+    """Of networks with a place for an image at every size."""
+
+    width: int = setting(
+        64, "channels next to the image; twice as many at half the size", above=0, below=2**16
+    )
+    max_width: int = setting(512, "most channels of a layer", above=0, below=2**16)
+
+
 def ranges(options: Options) -> dict[str, Interval]:
     """The intervals of the numeric settings that have one."""
     return {

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ..layers import channels_by_size
-from ..options import Options
+from ..options import Options, PyramidOptions
 from ..parts import Augmentation, Batch, DataInfo, Graph, Live
 from ..system import System, image_field
 from ..trees import Tree
-from .progressive import Judgement, PyramidGenerator, PyramidOptions, halving, image_convolution
+from .progressive import Judgement, PyramidGenerator, halving, image_convolution
 
 
 class MSGGenerator(PyramidGenerator):

@@ -22,22 +22,12 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from ..layers import MinibatchDeviation, PixelNorm, channels_by_size, equalize
-from ..options import Options, setting
+from ..options import Options, PyramidOptions, setting
 from ..parts import Augmentation, Batch, DataInfo, Graph, Live, Schedules, Stage, part_of
 from ..system import System
 from ..trees import Tree
 
 GAIN = math.sqrt(2.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PyramidOptions(Options):
-    """Of networks with a place for an image at every size."""
-
-    width: int = setting(
-        64, "channels next to the image; twice as many at half the size", above=0, below=2**16
-    )
-    max_width: int = setting(512, "most channels of a layer", above=0, below=2**16)
 
 
 @dataclass(frozen=True, kw_only=True)

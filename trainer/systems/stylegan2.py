@@ -28,12 +28,11 @@ from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
 
 from ...runtime.signature import Draw, Field
 from ..layers import MinibatchDeviation, PixelNorm, channels_by_size, equalize
-from ..options import Options, setting
+from ..options import Options, PyramidOptions, setting
 from ..parts import Batch, DataInfo, Graph, Live, Objective, Player, Schedules
 from ..randomness import draw
 from ..resample import blur, downsample, upsample
 from ..system import System, image_field
-from .progressive import PyramidOptions
 
 GAIN = math.sqrt(2.0)  # of a leaky ReLU
 MAX_TRUNCATION = 2.0
