@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from gan.export.module import SEED, draw_inputs, graph_names, load_source, remove_parametrizations
-from gan.runtime import Draw, Field, InputError
+from gan.export.module import (
+    SEED,
+    Source,
+    check_isolation,
+    draw_inputs,
+    graph_names,
+    load_source,
+    remove_parametrizations,
+)
+from gan.runtime import Draw, ExportError, Field, InputError, Signature
 from gan.runtime.inputs import check_input, draw_field, stand_in
 from gan.trainer import Checkpoint
 
@@ -140,3 +149,31 @@ def test_the_proof_has_other_inputs_than_the_golden_sample_whose_seed_is_0() -> 
     for name, values in draw_inputs((Z, NOISE), 2).items():
         field = {"z": Z, "noise": NOISE}[name]
         assert not np.array_equal(values, draw_field(field, 0, range(2), each=True))
+
+
+class Coupled(nn.Module):
+    """z, and a little of how many there are: in float32, in float64, or in both."""
+
+    def __init__(self, *dtypes: torch.dtype, breaks: bool = False) -> None:
+        super().__init__()
+        self.dtypes, self.breaks = dtypes, breaks
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.breaks and z.dtype == torch.float64:
+            raise RuntimeError("no float64 here")
+        return z + 1e-4 * (len(z) - 1) * (z.dtype in self.dtypes)
+
+
+def source_of(module: nn.Module) -> Source:
+    z, out = Field("z", (3,), "latent", draw=Draw("normal")), Field("points", (3,), "points")
+    nothing: Any = None
+    return Source(nothing, nothing, "points", Signature((z,), (out,)), module)
+
+
+def test_where_float32_couples_samples_float64_decides_whether_it_was_rounding() -> None:
+    single, double = torch.float32, torch.float64
+    for sound in (Coupled(), Coupled(double), Coupled(single), Coupled(breaks=True)):
+        check_isolation(source_of(sound))
+    for unsound in (Coupled(single, double), Coupled(single, breaks=True)):
+        with pytest.raises(ExportError, match=r"depends on the other samples.*differ by 0\.00035"):
+            check_isolation(source_of(unsound))

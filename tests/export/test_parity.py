@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gan.export.module import Source, draw_inputs
 from gan.export.parity import (
+    _explained,
     check_exactness,
     check_row,
     compare,
@@ -184,3 +185,32 @@ def test_torch_and_the_file_are_given_the_same_inputs() -> None:
     drawn = draw_inputs(FIELDS, 5)
     for tensor, array in zip(source().inputs(5), drawn.values(), strict=True):
         assert torch.equal(tensor, torch.from_numpy(array))
+
+
+class Deviating(nn.Module):
+    """The same as z in float64, and so much more in float32."""
+
+    def __init__(self, by: float, breaks: bool = False) -> None:
+        super().__init__()
+        self.by, self.breaks = by, breaks
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.breaks and z.dtype == torch.float64:
+            raise RuntimeError("no float64 here")
+        return z + self.by * (z.dtype == torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [(Deviating(1e-3), True), (Deviating(1e-5), False), (Deviating(1e-3, breaks=True), False)],
+)
+def test_a_parity_error_tells_where_torch_itself_is_as_far_from_float64(
+    module: nn.Module, told: bool
+) -> None:
+    z, out = Field("z", (3,), "latent", draw=Draw("normal")), Field("points", (3,), "points")
+    nothing: Any = None
+    source = Source(nothing, nothing, "points", Signature((z,), (out,)), module)
+    plain = ParityError("They disagree", seen="They are off by 1", repair="Report it")
+    error = _explained(plain, source, 0)
+    assert error.seen.startswith(plain.seen) and ("magnifies rounding" in error.seen) == told
+    assert (error is plain) != told and ("larger width" in error.repair) == told

@@ -221,6 +221,16 @@ def test_a_seed_of_shapes_gives_the_same_bytes_and_another_seed_others() -> None
     assert len({image.tobytes() for image in first}) == 20
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_shapes_are_the_same_however_many_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    whole = shapes(23, 16, channels)[0]
+    for pixels in (1, 5 * 16 * 16):
+        monkeypatch.setattr(builtin, "CHUNK_PIXELS", pixels)
+        np.testing.assert_array_equal(shapes(23, 16, channels)[0], whole)
+
+
 @pytest.mark.parametrize(
     ("resolution", "channels", "shape"),
     [(None, None, (10_000, 3, 32, 32)), (8, 4, (10_000, 4, 8, 8))],
