@@ -45,7 +45,7 @@ bench: .venv/ready
 bench-digits: .venv/ready
 	$(bin)/python benchmarks/digits.py
 
-# A tiny version of every system: half a minute to four minutes each, with one thread.
+# A tiny version of every system: half a minute to seven minutes each, with one thread.
 bench-systems: .venv/ready
 	$(bin)/python benchmarks/systems.py $(systems)
 

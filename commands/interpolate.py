@@ -18,7 +18,6 @@ from .common import (
     check_new_file,
     class_of,
     drawable,
-    fail,
     machine,
     need_onnxruntime,
     option,
@@ -62,7 +61,7 @@ def interpolate(
     """Draw the way from one seed's image to another's, without torch."""
     need_onnxruntime()
     tell(logging.WARNING)
-    from ..runtime import Generator, styles, video
+    from ..runtime import Generator, InputError, styles, video
     from ..runtime import images as pictures
 
     still = output.suffix.lower() == ".png"
@@ -80,7 +79,9 @@ def interpolate(
         given = {"label": class_of(generator, label), "truncation": truncation}
         chunks = generator.walk(first, last, frames, **given)
     if drawable(generator) != "image":
-        fail("points have no frames: use gan sample")
+        raise InputError(
+            "No frames were made", seen="The model's samples are points", repair="Use gan sample"
+        )
     if loop or output.suffix.lower() != ".mp4":
         generator.bounded(frames)  # these are held in memory
     images: Iterator[Any] = (image for chunk in chunks for image in chunk)

@@ -53,8 +53,9 @@ def export(
     """Write one proven ONNX file of a graph (default: the main one) of `checkpoint`.
 
     image: "uint8" gives image outputs as NHWC bytes, "float" as NCHW in [-1, 1]. max_batch: the largest batch at
-    which parity is measured; by default 64, down to 8 for samples of more than 128 x 128 pixels. system_file: the user's own system, if the checkpoint was trained with one. Raises
-    `CheckpointError`, `ExportError`, `ParityError`, `InputError`; then there is no new file.
+    which parity is measured; by default 64, down to 8 for samples of more than 128 x 128 pixels. system_file: the
+    user's own system, if the checkpoint was trained with one. Raises `CheckpointError`, `ExportError`,
+    `ParityError`, `InputError`; then there is no new file.
     """
     if graph == ALL:
         raise InputError(

@@ -59,7 +59,8 @@ class Generator:
     ) -> None:
         """model: a path, or the file's bytes. device: "auto", "cuda", "cuda:1" or "cpu"; "auto" may use the CPU
         and says so in `device`. threads: of the CPU; default, what this process may use. micro_batch: images per
-        run of the graph; by default 16, fewer of more than 256 x 256 pixels. max_output_bytes: bound on the output of one call.
+        run of the graph; by default 16, fewer of more than 256 x 256 pixels. max_output_bytes: bound on the output
+        of one call.
 
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
         """
@@ -206,7 +207,8 @@ class Generator:
         """Run the graph on inputs of the caller's own, by the names of the signature; all outputs by name.
 
         Every input has the batch as its first axis; those that the signature fixes, or shares between all images,
-        may be left out. Raises `InputError` before the graph runs if a shape, type or value is not what the signature says.
+        may be left out. Raises `InputError` before the graph runs if a shape, type or value is not what the signature
+        says.
         """
         arrays, count = self._checked(inputs)
         self.bounded(count)

@@ -42,7 +42,7 @@ def save(frames: Iterable[Pixels], path: str | os.PathLike[str], *, fps: float =
     check_suffix(path, fps)
     with atomic_file(path) as file:
         write = _mp4 if path.suffix.lower() == ".mp4" else _webp
-        count = write(alike(frames), file, fps)
+        count = write(of_one_shape(frames), file, fps)
         if not count:
             raise InputError(
                 f"{path} was not written", seen="no frames", repair="Give at least one frame"
@@ -50,7 +50,7 @@ def save(frames: Iterable[Pixels], path: str | os.PathLike[str], *, fps: float =
         return count
 
 
-def alike(frames: Iterable[Pixels]) -> Iterator[Pixels]:
+def of_one_shape(frames: Iterable[Pixels]) -> Iterator[Pixels]:
     """The frames, if each is an image of the first one's shape."""
     shape = None
     for frame in frames:

@@ -183,9 +183,8 @@ class Training:
         number, progress = stage_at(self.stages, self.step, self.config.steps, self.planned)
         stage = self.stages[number]
         if number != self.stage_number:
-            passed = self.stages[
-                self.stage_number + 1 : number + 1
-            ]  # some may be shorter than a step
+            # all that were passed: one may be shorter than a step
+            passed = self.stages[self.stage_number + 1 : number + 1]
             if any(entered.fresh_optimizers for entered in passed):
                 for optimizer in self.optimizers.values():
                     optimizer.state.clear()

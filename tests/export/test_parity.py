@@ -17,6 +17,7 @@ from gan.export.parity import (
     _explained,
     check_exactness,
     check_row,
+    check_shares,
     compare,
     largest_step,
     measure_exactness,
@@ -53,7 +54,7 @@ def test_a_value_that_is_not_finite_is_an_infinite_error() -> None:
     row = compare(IMAGE, 1, images(0.0, 1.0), images(math.nan, 1.0), pixels(128, 255))
     assert row.max_abs == math.inf
     with pytest.raises(ParityError):
-        check_row(row)
+        check_row(row, 2)
 
 
 def test_another_shape_is_refused() -> None:
@@ -72,11 +73,44 @@ def test_another_shape_is_refused() -> None:
 )
 def test_beyond_a_limit_a_row_is_refused(row: ParityRow) -> None:
     with pytest.raises(ParityError, match="disagree"):
-        check_row(row)
+        check_row(row, 10_000)
 
 
 def test_at_the_limits_a_row_passes() -> None:
-    check_row(ParityRow("image", 1, 1e-4, 0, 99, 1, 1e-3))
+    check_row(ParityRow("image", 1, 1e-4, 0, 99, 1, 1e-3), 1_000)
+    check_row(ParityRow("image", 1, 1e-4, 0, 99, 1, 1 / 980), 980)  # alone it says nothing
+
+
+def test_two_steps_are_refused_in_the_smallest_output() -> None:
+    with pytest.raises(ParityError, match="by 2 steps"):
+        check_row(ParityRow("image", 1, 1e-6, 0, 99, 2, 1 / 48), 48)
+
+
+@pytest.mark.parametrize(
+    ("differing", "sizes", "refused"),
+    [
+        ((1, 0), (980, 19), True),  # 1 of 999
+        ((1, 0), (980, 20), False),  # 1 of 1,000
+        ((0, 2), (980, 20), True),
+        ((1, 1), (48, 1_952), False),
+        ((1, 2), (48, 1_952), True),
+    ],
+)
+def test_shares_of_small_outputs_are_judged_over_all_batches(
+    differing: tuple[int, int], sizes: tuple[int, int], refused: bool
+) -> None:
+    other = ParityRow("large", 1, 0, 0, 99, 0, 0.0)  # does not dilute them
+    points = ParityRow("points", 1, 0, 0, 99)
+    rows = [
+        ParityRow("small", i, 0, 0, 99, 1, d / n)
+        for i, (d, n) in enumerate(zip(differing, sizes, strict=True))
+    ]
+    arguments = [*rows, other, points], [*sizes, 10**6, 10**6]
+    if refused:
+        with pytest.raises(ParityError, match=r"output small.*of all batches"):
+            check_shares(*arguments)
+    else:
+        check_shares(*arguments)
 
 
 def test_inexactness_is_refused_where_exactness_is_required_and_else_above_a_step() -> None:
