@@ -5,6 +5,7 @@ Knows onnx, neither torch nor onnxruntime.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -141,7 +142,7 @@ def attach_heads(model: onnx.ModelProto, signature: Signature, output: str) -> S
             helper.make_tensor_value_info(field.name, kind, [BATCH, *field.shape])
         )
         fields.append(field)
-    return Signature(signature.inputs, tuple(fields), signature.classes)
+    return dataclasses.replace(signature, outputs=tuple(fields))
 
 
 def with_float_outputs(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,10 +33,12 @@ class Source:
     signature: Signature
     module: nn.Module
 
-    def inputs(self, batch: int, start: int = 0) -> list[Tensor]:
-        return [
-            torch.from_numpy(x) for x in draw_inputs(self.signature.inputs, batch, start).values()
-        ]
+    def inputs(
+        self, batch: int, start: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> list[Tensor]:
+        sizes = self.signature.example_sizes if sizes is None else sizes
+        drawn = draw_inputs(self.signature.inputs, batch, start, sizes)
+        return [torch.from_numpy(x) for x in drawn.values()]
 
     @torch.no_grad()
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -172,19 +174,25 @@ def _run(source: Source, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
     return outputs
 
 
-def draw_inputs(fields: Sequence[Field], batch: int, start: int = 0) -> dict[str, Array]:
+def draw_inputs(
+    fields: Sequence[Field],
+    batch: int,
+    start: int = 0,
+    sizes: Mapping[str, int] | None = None,
+) -> dict[str, Array]:
     """Inputs `start` to `start + batch - 1` of the comparison's seed, by the latent stream.
 
     Those that all images share are drawn for each, those that the caller brings have stand-ins, and those that are
     fixed have other values too, up to the middle of their range, so that no path through the graph goes unseen.
+    sizes: of the dynamic axes.
     """
     indices = range(start, start + batch)
     inputs = {}
     for place, field in enumerate(fields):
-        values = stand_in(field, place, SEED, indices, each=True)
+        values = stand_in(field, place, SEED, indices, sizes, each=True)
         if field.draw is not None and field.draw.kind == "fixed" and field.range is not None:
             there = stand_in(
-                dataclasses.replace(field, draw=None, range=(0, 1)), place, SEED, indices
+                dataclasses.replace(field, draw=None, range=(0, 1)), place, SEED, indices, sizes
             )
             middle = (field.range[0] + field.range[1]) / 2
             values = (values + there * (middle - values)).astype(field.dtype)

@@ -32,11 +32,11 @@ def measure_parity(
     source: Source, signature: Signature, file: bytes, probe: bytes, max_batch: int
 ) -> tuple[ParityRow, ...]:
     """Compare `file` and `probe` (the same graph with its float outputs) with torch; `ParityError` beyond limits."""
-    example = draw_inputs(signature.inputs, 1)
+    example = draw_inputs(signature.inputs, 1, sizes=signature.example_sizes)
     final, floats = (Session(data, device="cpu", example=example) for data in (file, probe))
     rows, sizes = [], []
     for batch in sorted({*BATCHES, max_batch}):
-        inputs = draw_inputs(signature.inputs, batch)
+        inputs = draw_inputs(signature.inputs, batch, sizes=signature.example_sizes)
         truth = [output.numpy() for output in source.run(source.inputs(batch))]
         before = floats.run(inputs, [field.name + FLOAT_SUFFIX for field in signature.outputs])
         after = final.run(inputs, [field.name for field in signature.outputs])
@@ -141,7 +141,7 @@ def measure_exactness(signature: Signature, file: bytes, max_batch: int) -> Exac
     max_batch: larger ones are left out, but for those up to 8.
     """
     batches = tuple(batch for batch in EXACT_BATCHES if batch <= max(max_batch, 8))
-    inputs = draw_inputs(signature.inputs, batches[-1])
+    inputs = draw_inputs(signature.inputs, batches[-1], sizes=signature.example_sizes)
     across_batches = across_threads = 0.0
     first: list[Array] = []
     for threads in EXACT_THREADS:

@@ -20,7 +20,6 @@ from .inputs import (
     between,
     check_input,
     draw_field,
-    example_shape,
     has_shape,
     is_shared,
     sample_bytes,
@@ -69,8 +68,9 @@ class Generator:
         self._file = ModelFile.read(model)
         self._max_output_bytes = max_output_bytes
         self._drawn: dict[str, Array] = {}  # of inputs that all images share
-        self._image_bytes = sum(sample_bytes(field) for field in self.signature.outputs)
-        given = sum(sample_bytes(field) for field in self.signature.inputs)
+        sizes = self.signature.example_sizes
+        self._image_bytes = sum(sample_bytes(field, sizes) for field in self.signature.outputs)
+        given = sum(sample_bytes(field, sizes) for field in self.signature.inputs)
         largest = max(given, self._image_bytes)  # both are memory that a stranger's file asks for
         if largest > max_output_bytes:
             raise InputError(
@@ -404,7 +404,8 @@ class Generator:
             if field.name not in arrays:
                 if is_shared(field):
                     arrays[field.name] = np.broadcast_to(
-                        self._shared(field, 1), (count, *example_shape(field))
+                        self._shared(field, 1),
+                        (count, *field.shape_at(self.signature.example_sizes)),
                     )
                 elif field.draw is not None and field.draw.kind == "fixed":
                     arrays[field.name] = draw_field(field, 0, range(count))
@@ -429,6 +430,8 @@ class Generator:
 
     def _zeros(self, count: int) -> dict[str, Array]:
         return {
-            field.name: np.zeros((count, *example_shape(field)), field.dtype)
+            field.name: np.zeros(
+                (count, *field.shape_at(self.signature.example_sizes)), field.dtype
+            )
             for field in self.signature.inputs
         }

@@ -106,7 +106,7 @@ class Golden:
 def golden_inputs(signature: Signature, seed: int, count: int) -> dict[str, Array]:
     """What the golden sample is made from: what `sample` draws, and stand-ins for what the caller brings."""
     return {
-        field.name: stand_in(field, place, seed, range(count))
+        field.name: stand_in(field, place, seed, range(count), signature.example_sizes)
         for place, field in enumerate(signature.inputs)
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,16 +46,22 @@ def draw_field(field: Field, seed: int, indices: Sequence[int], *, each: bool = 
 
 
 def stand_in(
-    field: Field, place: int, seed: int, indices: Sequence[int], *, each: bool = False
+    field: Field,
+    place: int,
+    seed: int,
+    indices: Sequence[int],
+    sizes: Mapping[str, int] | None = None,
+    *,
+    each: bool = False,
 ) -> Array:
     """`draw_field`, and for an input that is the caller's to give something like it, to prove a graph with.
 
     Uniform in its range, standard normal without one; from a stream that no signature uses. place: the input's among
-    the graph's.
+    the graph's. sizes: of the dynamic axes.
     """
     if field.draw is not None:
         return draw_field(field, seed, indices, each=each)
-    shape = example_shape(field)
+    shape = field.shape_at(sizes or {})
     drawn = latents.words(seed, STAND_IN_STREAM + place, indices, math.prod(shape))
     if field.range is None and field.dtype == "float32":
         values: Array = latents.normals(drawn)
@@ -136,14 +142,9 @@ def is_shared(field: Field) -> bool:
     return field.draw is not None and field.draw.shared
 
 
-def sample_bytes(field: Field) -> int:
-    """Bytes of one sample."""
-    return math.prod(example_shape(field)) * np.dtype(field.dtype).itemsize
-
-
-def example_shape(field: Field) -> tuple[int, ...]:
-    """The shape of one sample; an axis that the caller chooses counts as 64."""
-    return tuple(axis if isinstance(axis, int) else 64 for axis in field.shape)
+def sample_bytes(field: Field, sizes: Mapping[str, int]) -> int:
+    """Bytes of one sample where the dynamic axes have these sizes."""
+    return math.prod(field.shape_at(sizes)) * np.dtype(field.dtype).itemsize
 
 
 def between(field: Field, a: Array, b: Array, steps: NDArray[np.float64]) -> Array:

@@ -21,7 +21,9 @@ LIMITS = {"float32": (-3.4e38, 3.4e38), "int64": (-(2.0**53), 2.0**53), "uint8":
 MAX_NUMBER = 1e30  # far enough inside float32 that a draw, scaled or shifted, stays finite
 
 DrawKind = Literal["normal", "uniform", "choice", "fixed"]
-FieldKind = Literal["latent", "label", "noise", "image", "scalar", "points", "style"]
+FieldKind = Literal[
+    "latent", "label", "noise", "image", "mask", "scalar", "points", "style", "embedding"
+]
 DType = Literal["float32", "int64", "uint8"]
 Axis = int | str
 
@@ -49,7 +51,7 @@ class Draw:
 class Field:
     """One named tensor. The batch axis is implied: `shape` is that of one sample.
 
-    A string in `shape` names a further dynamic axis. `range` is (lowest, highest) of the values; of a label it is
+    A string in `shape` names a further dynamic axis, "h", or a multiple of one, "4*h". `range` is (lowest, highest) of the values; of a label it is
     (0, number of classes - 1). `draw` None: the caller brings the values.
     """
 
@@ -65,6 +67,11 @@ class Field:
         """Number of values in one sample (dynamic axes count as 1)."""
         return math.prod(axis for axis in self.shape if isinstance(axis, int))
 
+    def shape_at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape of one sample where the dynamic axes have these sizes, by their names."""
+        parts = [(axis, "") if isinstance(axis, int) else split_axis(axis) for axis in self.shape]
+        return tuple(factor * sizes[name] if name else factor for factor, name in parts)
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -72,11 +79,14 @@ class Signature:
 
     inputs and outputs are in the graph's order; the first output is the main one, which `sample` returns.
     classes: names of the classes, in the order of their indices; empty for a generator without labels.
+    radius: places of an input image further away than this, in its pixels along either axis, have no part in a place
+    of the output, so that a large image may be run in tiles; None where the whole image has.
     """
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     classes: tuple[str, ...] = ()
+    radius: int | None = None
 
     @property
     def main(self) -> Field:
@@ -86,6 +96,20 @@ class Signature:
     def label(self) -> Field | None:
         """The input that is a class label, or None."""
         return next((field for field in self.inputs if field.kind == "label"), None)
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """The dynamic axes by name, each with the largest multiple of it that a field has."""
+        found: dict[str, int] = {}
+        for field in (*self.inputs, *self.outputs):
+            for factor, name in (split_axis(a) for a in field.shape if isinstance(a, str)):
+                found[name] = max(factor, found.get(name, 0))
+        return found
+
+    @property
+    def example_sizes(self) -> dict[str, int]:
+        """Sizes of the dynamic axes for a sample of moderate size: the largest multiple of each is about 64."""
+        return {name: max(1, 64 // factor) for name, factor in self.factors.items()}
 
     def input(self, name: str) -> Field | None:
         return next((field for field in self.inputs if field.name == name), None)
@@ -98,6 +122,8 @@ class Signature:
             "outputs": [_field_to_dict(field) for field in self.outputs],
             "classes": list(self.classes),
         }
+        if self.radius is not None:
+            content["radius"] = self.radius
         return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -113,6 +139,7 @@ class Signature:
                 tuple(_field_from_dict(entry) for entry in _list(content["inputs"])),
                 tuple(_field_from_dict(entry) for entry in _list(content["outputs"])),
                 tuple(_string(name) for name in _list(content["classes"])),
+                None if content.get("radius") is None else _radius(content["radius"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _refused(f"{type(error).__name__}: {error!s:.200}") from error
@@ -135,6 +162,12 @@ class Signature:
         ]
         if len(set(streams)) != len(streams):
             raise _refused("two inputs drawn from one stream")
+
+
+def split_axis(axis: str) -> tuple[int, str]:
+    """A dynamic axis as (factor, name): (4, "h") of "4*h", (1, "h") of "h"."""
+    factor, star, name = axis.rpartition("*")
+    return (int(factor) if star else 1), name
 
 
 def class_count(label: Field) -> int:
@@ -270,6 +303,12 @@ def _number(value: Any) -> float:
 def _span(value: Any) -> tuple[float, float]:
     low, high = _list(value)
     return _number(low), _number(high)
+
+
+def _radius(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**20:
+        raise ValueError(f"a radius {value!r:.40}")
+    return value
 
 
 def _axis(value: Any) -> Axis:

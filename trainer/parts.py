@@ -16,6 +16,7 @@ from ..runtime.signature import Field, Signature
 from .trees import Tree
 
 DataKind = Literal["image", "points"]
+Arrangement = Literal["single", "pairs", "unpaired"]
 Batch = dict[str, Tree]  # one move's data and all that is made of it: real, label, z, fake, ...
 
 
@@ -71,11 +72,17 @@ class Augmentation(ABC):
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a system may know of the data: what a sample is, its shape ([C, H, W] of images), class names."""
+    """What a system may know of the data: what a sample is, its shape ([C, H, W] of images), class names.
+
+    arrangement: single samples; pairs, where each sample has a partner, the image that it is to be made from; or
+    unpaired, where the partners are a set of their own. partner: the shape of a partner.
+    """
 
     shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
     kind: DataKind = "image"
+    arrangement: Arrangement = "single"
+    partner: tuple[int, ...] | None = None
 
     @property
     def channels(self) -> int:

@@ -164,7 +164,7 @@ def test_a_stand_in_is_what_the_field_takes(field: Field) -> None:
 @given(st.floats(-1000, 1000), st.floats(0.01, 1000))
 def test_a_stand_in_stays_in_any_range(low: float, width: float) -> None:
     field = Field("x", (50,), "image", range=(low, low + width))
-    check_input(field, stand_in(field, 0, 0, range(4)))
+    check_input(field, stand_in(field, 0, 0, range(4), {"t": 64}))
 
 
 @pytest.mark.parametrize(
