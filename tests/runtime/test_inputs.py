@@ -146,25 +146,31 @@ def test_a_stand_in_with_a_range_is_uniform_in_it() -> None:
     ],
 )
 def test_a_stand_in_is_what_the_field_takes(field: Field) -> None:
-    values = stand_in(field, 3, 1, range(500))
+    values = stand_in(field, 3, 1, range(500), {"t": 64})
     assert values.dtype == field.dtype and len(values) == 500
     np.testing.assert_array_equal(check_input(field, values), values)
-    np.testing.assert_array_equal(stand_in(field, 3, 1, range(500)), values)  # again the same
-    np.testing.assert_array_equal(stand_in(field, 3, 1, range(7, 9)), values[7:9])
+    np.testing.assert_array_equal(
+        stand_in(field, 3, 1, range(500), {"t": 64}), values
+    )  # again the same
+    np.testing.assert_array_equal(stand_in(field, 3, 1, range(7, 9), {"t": 64}), values[7:9])
     if field.range != (0.0, 0.0):
         low, high = np.quantile(values, [0.05, 0.95])
         assert high - low > 0.5 * (field.range[1] - field.range[0] if field.range else 2.0) or (
             field.dtype == "uint8" and field.range == (7.0, 9.0) and high > low
         )
-        assert not np.array_equal(stand_in(field, 4, 1, range(500)), values)  # of another input
-        assert not np.array_equal(stand_in(field, 3, 2, range(500)), values)  # of another seed
+        assert not np.array_equal(
+            stand_in(field, 4, 1, range(500), {"t": 64}), values
+        )  # of another input
+        assert not np.array_equal(
+            stand_in(field, 3, 2, range(500), {"t": 64}), values
+        )  # of another seed
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.floats(-1000, 1000), st.floats(0.01, 1000))
 def test_a_stand_in_stays_in_any_range(low: float, width: float) -> None:
     field = Field("x", (50,), "image", range=(low, low + width))
-    check_input(field, stand_in(field, 0, 0, range(4), {"t": 64}))
+    check_input(field, stand_in(field, 0, 0, range(4)))
 
 
 @pytest.mark.parametrize(
