@@ -78,7 +78,7 @@ class Generator:
                 seen=f"One sample has {largest} bytes, the limit is {max_output_bytes}",
                 repair="Raise max_output_bytes, if you trust the file",
             )
-        fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(self.signature.main.size, 1)))
+        fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(self.signature.example_values, 1)))
         self._micro_batch = min(micro_batch or fitting, max_output_bytes // largest)
         self._session = Session(
             self._file.data, device=device, threads=threads, example=self._zeros(1)

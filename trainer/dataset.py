@@ -33,6 +33,9 @@ class Dataset:
     classes: tuple[str, ...]
     skipped: Counter[str] = field(default_factory=Counter)
     mixture: Mixture | None = None
+    partners: Any = None
+    arrangement: str = "single"
+    window: int | None = None
 
     def __post_init__(self) -> None:
         self.digest = self._digest()
@@ -45,7 +48,9 @@ class Dataset:
         kind: DataKind = "image" if self.samples.dtype == np.uint8 else "points"
         return DataInfo(self.samples.shape[1:], self.classes, kind)
 
-    def samples_of(self, indices: Tensor | NDArray[np.int64], device: torch.device) -> Tensor:
+    def samples_of(
+        self, indices: Tensor | NDArray[np.int64], device: torch.device, *, whole: bool = False
+    ) -> Tensor:
         """Samples as float32 on `device`: images [B, C, H, W] of [-1, 1], which travel there as uint8."""
         rows = torch.from_numpy(self.samples[np.asarray(indices)]).to(device)
         return rows.float().div_(127.5).sub_(1.0) if rows.dtype == torch.uint8 else rows

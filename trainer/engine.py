@@ -26,10 +26,12 @@ from .randomness import DataOrder, derive_seed, draw, generator
 from .system import System
 from .trees import Tree, tree_map
 from .unroll import foresee, without_logits
+from .windows import cut, mirrored, places, zoomed
 
 logger = logging.getLogger("gan.trainer")
 
 MAX_SKIPPED_IN_A_ROW = 10
+EXAMPLES = 256
 
 
 @dataclass
@@ -100,6 +102,11 @@ class Training:
         self.skipped_in_a_row = dict.fromkeys(self.players, 0)
         self.stage_number = -1
         self._order = DataOrder(len(data), config.seed)
+        self._partner_order = None  # that of the samples
+        if data.partners is not None and data.arrangement == "unpaired":
+            own = derive_seed(config.seed, "partners")
+            self._partner_order = DataOrder(len(data.partners), own)
+        self._examples: Batch | None = None
 
     @property
     def batch_size(self) -> int:
@@ -129,7 +136,7 @@ class Training:
         if key not in batch:
             sample = batch[name]
             for augment in self.augmentations:
-                if not augment.reals_only:
+                if not (augment.reals_only or augment.fakes_only):
                     sample = augment(self, sample, batch)
             batch[key] = self.system.discriminate(self, sample, batch)
         return batch[key]
@@ -245,6 +252,11 @@ class Training:
         for batch in split(self._next_batch(purpose), self.system.options.accumulate):
             with self._frozen_but(*movers):
                 generated = self.system.generate(self, batch)
+            if not player.averaged and "fake" in generated:
+                for augment in self.augmentations:
+                    if augment.fakes_only:
+                        pooled = augment(self, tree_map(Tensor.detach, generated["fake"]), batch)
+                        generated = generated | {"fake": pooled}
             if keep is not None:
                 self._generated = batch | generated
                 generated = {name: tree_map(Tensor.detach, v) for name, v in generated.items()}
@@ -301,15 +313,20 @@ class Training:
         """
         size, device, seed = self.batch_size, self.device, self.config.seed
         mine = self.world.slice
-        indices = mine(self._order.indices(self.position, size))
+        position = self.position
+        indices = mine(self._order.indices(position, size))
         self.position += size
-        batch: Batch = {"real": self.data.samples_of(indices, device)}
+        batch: Batch = {"real": self.data.samples_of(indices, device, whole=True)}
         if self.system.classes:
             batch["label"] = self.data.labels_of(indices, device)
-        if self.config.mirror:
-            source = generator(device, seed, self.step, purpose, "mirror")
-            flip = mine(torch.rand((size, 1, 1, 1), generator=source, device=device)) < 0.5
-            batch["real"] = torch.where(flip, batch["real"].flip(3), batch["real"])
+        if self.data.partners is not None:
+            theirs = (
+                indices
+                if self._partner_order is None
+                else mine(self._partner_order.indices(position, size))
+            )
+            batch["partner"] = self.data.partners_of(theirs, device, whole=True)
+        self._cut_and_mirror(batch, purpose)
         for entry in self.graph.inputs:
             if entry.draw is not None and entry.draw.kind in ("normal", "uniform"):
                 source = generator(device, seed, self.step, purpose, entry.name)
@@ -320,7 +337,44 @@ class Training:
         for augment in self.augmentations:
             if augment.reals_only:
                 batch["real"] = augment(self, batch["real"], batch)
-        return batch
+        return self.system.prepare(batch)
+
+    def _cut_and_mirror(self, batch: Batch, purpose: str) -> None:
+        """Random windows and mirror images, alike of a pair; of unpaired images each side has its own."""
+        paired = self.data.arrangement == "pairs"
+        sides = [n for n in ("real", "partner") if n in batch]
+        for names in [sides] if paired else [[name] for name in sides]:
+            images = [batch[name] for name in names]
+            about = purpose if names[0] == "real" else f"{purpose}/partner"
+            if self.data.window is not None:
+                source = generator(self.device, self.config.seed, self.step, about, "window")
+                images = zoomed(images, self.config.zoom, source)
+                height, width = images[0].shape[2:]
+                size, window = self.batch_size, self.data.window
+                drawn = places(size, (height, width), window, source)
+                images = cut(images, self.world.slice(drawn), window)
+            if self.config.mirror:
+                source = generator(self.device, self.config.seed, self.step, about, "mirror")
+                draws = torch.rand((self.batch_size,), generator=source, device=self.device)
+                images = mirrored(images, self.world.slice(draws) < 0.5)
+            batch |= dict(zip(names, images, strict=True))
+
+    @property
+    def examples(self) -> Batch:
+        """Up to EXAMPLES of the data, evenly chosen, prepared as a batch; always the same."""
+        if self._examples is None:
+            count = min(EXAMPLES, len(self.data))
+            rows = torch.linspace(0, len(self.data) - 1, count).long()
+            batch: Batch = {"real": self.data.samples_of(rows, self.device)}
+            if self.system.classes:
+                batch["label"] = self.data.labels_of(rows, self.device)
+            partners = self.data.partners
+            if partners is not None:
+                theirs = torch.linspace(0, len(partners) - 1, count).long()
+                batch["partner"] = self.data.partners_of(theirs, self.device)
+            batch["source"] = generator(self.device, self.config.seed, "examples")
+            self._examples = self.system.prepare(batch)
+        return self._examples
 
     @contextlib.contextmanager
     def _frozen_but(self, *players: Player) -> Iterator[None]:

@@ -77,6 +77,14 @@ class System(ABC):
         judges = [player for player in self.players().values() if not player.averaged]
         return [name for player in judges for name in player.networks]
 
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch of one move before anything is generated: what the graphs take, made from what the data gave.
+
+        batch has "real", "label" with classes, "partner" where the data has partners, and "source", a generator for
+        what is drawn here.
+        """
+        return batch
+
     def generate(self, live: Live, batch: Batch) -> Batch:
         """Run the generators on a batch: at least {"fake": ...}."""
         return {"fake": _call(live.networks["G"], batch["z"], batch)}

@@ -1,0 +1,220 @@
+"""Face aging: Antipov, Baccouche and Dugelay 2017 (Age-cGAN). A face as it would look at another age.
+
+A conditional GAN draws faces from z and an age group; then an encoder learns z of a face, and an embedder what makes
+two faces the same person whatever their age. Age-cGAN takes an embedder trained elsewhere on labelled identities; here
+it is learnt from the generator, whose faces of one z at two ages are one person (contrastively, Chen et al. 2020), so
+nothing is downloaded. The latent search that preserves the identity is the runtime's, `gan.runtime.search`; the graph
+`age` does without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize, pad
+
+from ...runtime.signature import Field
+from ..options import setting
+from ..parts import Batch, DataInfo, Graph, Live, Objective, Player, Stage, Turn
+from ..system import image_field
+from .dcgan import DCGAN, DCGANOptions, dc_networks, plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceAgingOptions(DCGANOptions):
+    up: Literal["transpose", "resize"] = setting("resize", "how G doubles the size")
+    d_norm: Literal["batch", "none"] = setting("none", "normalisation in D")
+    e_width: int = setting(
+        32, "channels of the first layer of encoder and embedder", above=0, below=2**16
+    )
+    embedded: int = setting(128, "numbers in the embedding of a face", above=0, below=2**16)
+    gan_share: float = setting(
+        0.6, "first share of the steps, in which the conditional GAN learns", above=0, below=1
+    )
+    embedder_share: float = setting(
+        0.15, "next share, in which the embedder learns; then the encoder does", above=0, below=1
+    )
+    temperature: float = setting(
+        0.1, "of the embedder's contrast", above=0, high=10, source="Chen et al. 2020, eq. 1"
+    )
+    latent_weight: float = setting(
+        1.0, "weight of the encoder's |z - E(G(z, y))|^2", source="Antipov et al. 2017, section 3.1"
+    )
+    identity: float = setting(
+        4.0, "weight of the squared distance of a face and its reconstruction in the embedding",
+        source="Antipov et al. 2017, eq. 1",
+    )  # fmt: skip
+    pixels: float = setting(1.0, "weight of the L1 distance of a face and its reconstruction")
+
+
+class Encoder(nn.Module):
+    """image -> numbers: 5x5 convolutions that halve it, then two linear layers (Antipov et al. 2017, section 3.2)."""
+
+    def __init__(self, data: DataInfo, width: int, out: int, *, unit: bool = False) -> None:
+        super().__init__()
+        base, doublings = plan_of(data)
+        c = [data.channels, *(min(width * 2**i, 8 * width) for i in range(doublings))]
+        layers: list[nn.Module] = []
+        for a, b in pairwise(c):
+            layers += [nn.Conv2d(a, b, 5, 2, 2), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        hidden = 16 * width
+        self.head = nn.Sequential(
+            nn.Linear(c[-1] * base * base, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, out)
+        )
+        self.unit = unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(self.layers(x))  # (B, out)
+        return y / (y.square().sum(1, keepdim=True) + 1e-8).sqrt() if self.unit else y
+
+
+def plan_of(data: DataInfo) -> tuple[int, int]:
+    base, channels = plan(data, 1)
+    return base, len(channels)
+
+
+class Aging(nn.Module):
+    """face, label -> the face at that age: G(E(face), label)."""
+
+    def __init__(self, encoder: nn.Module, generator: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.generator = encoder, generator
+
+    def forward(self, image: Tensor, label: Tensor) -> Tensor:
+        return self.generator(self.encoder(image), label)
+
+
+def contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """NT-Xent (Chen et al. 2020, eq. 1): rows of a and b [N, D] that belong together, against all others."""
+    x = normalize(torch.cat([a, b]), dim=1)  # (2N, D)
+    n = len(a)
+    alike = x @ x.T / temperature
+    itself = torch.eye(2 * n, dtype=torch.bool, device=x.device)
+    alike = alike.masked_fill(itself, float("-inf"))
+    partner = torch.arange(2 * n, device=x.device).roll(n)
+    return cross_entropy(alike, partner)
+
+
+class FaceAging(DCGAN):
+    """Conditional generator, encoder, identity embedder."""
+
+    name = "face-aging"
+    options_type = FaceAgingOptions
+    needs_labels = True
+
+    def __init__(self, options: FaceAgingOptions, data: DataInfo) -> None:
+        super().__init__(options, data)
+        self.o = options
+
+    def networks(self) -> dict[str, nn.Module]:
+        o, networks = self.o, dc_networks(self.o, self.data, len(self.classes))
+        networks["E"] = Encoder(self.data, o.e_width, o.latent)
+        networks["FR"] = Encoder(self.data, o.e_width, o.embedded, unit=True)
+        return networks
+
+    def generate(self, live: Live, batch: Batch) -> Batch:
+        return {"fake": live.networks["G"](batch["z"], batch["label"])}
+
+    def players(self) -> dict[str, Player]:
+        o, players = self.o, super().players()
+        betas = (o.beta1, o.beta2)
+        players["FR"] = Player(
+            ("FR",),
+            [Objective("contrast", self.same_person)],
+            o.g_learning_rate,
+            betas,
+            averaged=True,
+        )
+        players["E"] = Player(
+            ("E",),
+            [
+                Objective("latent", self.latent_distance, o.latent_weight),
+                Objective("identity", self.identity_distance, o.identity),
+                Objective("pixels", self.pixel_distance, o.pixels),
+            ],
+            o.g_learning_rate,
+            betas,
+            averaged=True,
+        )
+        return players
+
+    def same_person(self, live: Live, batch: Batch) -> Tensor:
+        """The contrast of generated faces at two ages, and of two views of real ones."""
+        label, source = batch["label"], batch["source"]
+        classes = len(self.classes)
+        shift = torch.randint(0, classes, label.shape, generator=source, device=label.device)
+        with torch.no_grad():
+            g = live.averaged["G"]
+            here, there = g(batch["z"], label), g(batch["z"], (label + shift) % classes)
+        embed = live.networks["FR"]
+        real = batch["real"]
+        made = contrast(embed(view(here, source)), embed(view(there, source)), self.o.temperature)
+        seen = contrast(embed(view(real, source)), embed(view(real, source)), self.o.temperature)
+        return made + seen
+
+    def latent_distance(self, live: Live, batch: Batch) -> Tensor:
+        """E (z - E(G(z, y)))^2."""
+        with torch.no_grad():
+            face = live.averaged["G"](batch["z"], batch["label"])
+        return (live.networks["E"](face) - batch["z"]).square().mean()
+
+    def identity_distance(self, live: Live, batch: Batch) -> Tensor:
+        """E |FR(G(E(x), y)) - FR(x)|^2 on real faces."""
+        embed = live.averaged["FR"]
+        with torch.no_grad():
+            wanted = embed(batch["real"])
+        return (embed(self.rebuilt(live, batch)) - wanted).square().sum(1).mean()
+
+    def pixel_distance(self, live: Live, batch: Batch) -> Tensor:
+        """E |G(E(x), y) - x| on real faces."""
+        return (self.rebuilt(live, batch) - batch["real"]).abs().mean()
+
+    def rebuilt(self, live: Live, batch: Batch) -> Tensor:
+        """G(E(x), y) of real faces; computed once for each batch."""
+        if "rebuilt" not in batch:
+            z = live.networks["E"](batch["real"])
+            batch["rebuilt"] = live.averaged["G"](z, batch["label"])
+        return batch["rebuilt"]
+
+    def stages(self) -> list[Stage]:
+        """The conditional GAN; the embedder; the encoder."""
+        o = self.o
+        rest = max(1.0 - o.gan_share - o.embedder_share, 0.01)
+        return [
+            Stage(self.turns(), o.gan_share, self.schedules()),
+            Stage((Turn("FR"),), o.embedder_share),
+            Stage((Turn("E"),), rest),
+        ]
+
+    def graphs(self) -> dict[str, Graph]:
+        """`generate` is the main one."""
+        shape, z = self.data.shape, self.latent_field()
+        face = Field("image", shape, "image", range=(-1.0, 1.0))
+        label, classes = self.label_fields(), self.classes
+        made = image_field(self.data, "face")
+        code = Field("z", (self.options.latent,), "latent")
+        embedding = Field("embedding", (self.o.embedded,), "embedding")
+        return {
+            "generate": Graph((z, *label), (made,), lambda nets: nets["G"], classes),
+            "encode": Graph((face,), (code,), lambda nets: nets["E"]),
+            "embed": Graph((face,), (embedding,), lambda nets: nets["FR"]),
+            "age": Graph(
+                (face, *label), (made,), lambda nets: Aging(nets["E"], nets["G"]), classes
+            ),
+        }
+
+
+def view(x: Tensor, source: torch.Generator) -> Tensor:
+    """Another look at the same face: moved by up to a sixteenth, brighter or darker, noisy."""
+    reach = max(1, x.shape[2] // 16)
+    down, right = torch.randint(0, 2 * reach + 1, (2,), generator=source, device=x.device).tolist()
+    h, w = x.shape[2:]
+    x = pad(x, (reach,) * 4, "replicate")[:, :, down : down + h, right : right + w]
+    light = torch.rand((len(x), 1, 1, 1), generator=source, device=x.device) * 0.2 - 0.1
+    noise = torch.randn(x.shape, generator=source, device=x.device)
+    return x + light + 0.05 * noise
