@@ -44,8 +44,12 @@ class RandomFeatures(nn.Module):
         return torch.cat([x.mean((2, 3)), adaptive_avg_pool2d(x, 4).flatten(1) / 4], 1)
 
 
-class RandomMaps(RandomFeatures):
+class RandomMaps(nn.Module):
     """Images -> the maps of the three convolutions, 1/2, 1/4 and 1/8 of the image's size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = RandomFeatures(channels).layers
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []

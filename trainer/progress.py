@@ -82,12 +82,12 @@ class Sheet:
         """Up to 2 * SHEET_ROWS examples, in two columns of rows."""
         graph, examples = self._training.graph, self._training.examples
         count = min(2 * SHEET_ROWS, len(examples[graph.inputs[0].name]))
-        given = {field.name: examples[field.name][:count] for field in graph.inputs}
+        given = {entry.name: examples[entry.name][:count] for entry in graph.inputs}
         made = run_averaged(graph, self._training, given)
         shown = [given[f.name] for f in graph.inputs if f.kind == "image"]
-        for field in graph.inputs:
-            if field.kind == "mask":  # grey where it is asked to paint
-                shown = [image * (1 - given[field.name]) for image in shown]
+        for entry in graph.inputs:
+            if entry.kind == "mask":  # grey where it is asked to paint
+                shown = [image * (1 - given[entry.name]) for image in shown]
         truth = examples["real"]
         shown += [made, truth[:count]] if isinstance(truth, Tensor) else [made]
         size, channels = made.shape[2:], max(x.shape[1] for x in shown)
