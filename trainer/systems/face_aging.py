@@ -1,10 +1,11 @@
 """Face aging: Antipov, Baccouche and Dugelay 2017 (Age-cGAN). A face as it would look at another age.
 
-A conditional GAN draws faces from z and an age group; then an encoder learns z of a face, and an embedder what makes
-two faces the same person whatever their age. Age-cGAN takes an embedder trained elsewhere on labelled identities; here
-it is learnt from the generator, whose faces of one z at two ages are one person (contrastively, Chen et al. 2020), so
-nothing is downloaded. The latent search that preserves the identity is the runtime's, `gan.runtime.search`; the graph
-`age` does without one.
+A conditional GAN draws faces from z and an age group, an encoder learns z of a face, and an embedder what makes two
+faces the same person whatever their age. Age-cGAN takes an embedder trained elsewhere on labelled identities; here it
+is trained, contrastively (Chen et al. 2020), and nothing is downloaded. Where the data has partners, other photographs
+of the same persons, it learns from these, first, and the generator is held to one person for each z (after Wang et al.
+2018, IPCGAN); else it learns from the generator, whose faces of one z at two ages are taken for one person. The latent
+search that preserves the identity is the runtime's, `gan.runtime.search`; the graph `age` does without one.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ class FaceAgingOptions(DCGANOptions):
     )
     embedded: int = setting(128, "numbers in the embedding of a face", above=0, below=2**16)
     gan_share: float = setting(
-        0.6, "first share of the steps, in which the conditional GAN learns", above=0, below=1
+        0.6, "share of the steps in which the conditional GAN learns", above=0, below=1
     )
     embedder_share: float = setting(
-        0.15, "next share, in which the embedder learns; then the encoder does", above=0, below=1
+        0.15, "share in which the embedder learns; the encoder has the rest", above=0, below=1
     )
+    one_person: float = setting(
+        1.0, "weight of G's squared distance in the embedding between one z at two ages; with partners only",
+        source="Wang et al. 2018 (IPCGAN), eq. 5",
+    )  # fmt: skip
     temperature: float = setting(
         0.1, "of the embedder's contrast", above=0, high=10, source="Chen et al. 2020, eq. 1"
     )
@@ -106,10 +111,11 @@ class FaceAging(DCGAN):
     name = "face-aging"
     options_type = FaceAgingOptions
     needs_labels = True
+    arrangements = ("single", "pairs")
 
     def __init__(self, options: FaceAgingOptions, data: DataInfo) -> None:
         super().__init__(options, data)
-        self.o = options
+        self.o, self.paired = options, data.arrangement == "pairs"
 
     def networks(self) -> dict[str, nn.Module]:
         o, networks = self.o, dc_networks(self.o, self.data, len(self.classes))
@@ -123,13 +129,12 @@ class FaceAging(DCGAN):
     def players(self) -> dict[str, Player]:
         o, players = self.o, super().players()
         betas = (o.beta1, o.beta2)
+        same = self.same_person if self.paired else self.same_latent
         players["FR"] = Player(
-            ("FR",),
-            [Objective("contrast", self.same_person)],
-            o.g_learning_rate,
-            betas,
-            averaged=True,
+            ("FR",), [Objective("contrast", same)], o.g_learning_rate, betas, averaged=True
         )
+        if self.paired and o.one_person:
+            players["G"].objectives.append(Objective("person", self.one_person, o.one_person))
         players["E"] = Player(
             ("E",),
             [
@@ -143,14 +148,36 @@ class FaceAging(DCGAN):
         )
         return players
 
+    def another_age(self, batch: Batch) -> Tensor:
+        """A label for each sample, drawn from all but its own."""
+        label = batch["label"]
+        shift = torch.randint(
+            1,
+            max(len(self.classes), 2),
+            label.shape,
+            generator=batch["source"],
+            device=label.device,
+        )
+        return (label + shift) % len(self.classes)
+
+    def one_person(self, live: Live, batch: Batch) -> Tensor:
+        """E |FR(G(z, y)) - FR(G(z, y'))|^2."""
+        embed, g = live.averaged["FR"], live.networks["G"]
+        there = g(batch["z"], self.another_age(batch))
+        return (embed(batch["fake"]) - embed(there)).square().sum(1).mean()
+
     def same_person(self, live: Live, batch: Batch) -> Tensor:
+        """The contrast of two photographs of each person."""
+        embed, source = live.networks["FR"], batch["source"]
+        a, b = (embed(view(batch[name], source)) for name in ("real", "partner"))
+        return contrast(a, b, self.o.temperature)
+
+    def same_latent(self, live: Live, batch: Batch) -> Tensor:
         """The contrast of generated faces at two ages, and of two views of real ones."""
         label, source = batch["label"], batch["source"]
-        classes = len(self.classes)
-        shift = torch.randint(0, classes, label.shape, generator=source, device=label.device)
         with torch.no_grad():
             g = live.averaged["G"]
-            here, there = g(batch["z"], label), g(batch["z"], (label + shift) % classes)
+            here, there = g(batch["z"], label), g(batch["z"], self.another_age(batch))
         embed = live.networks["FR"]
         real = batch["real"]
         made = contrast(embed(view(here, source)), embed(view(there, source)), self.o.temperature)
@@ -182,14 +209,13 @@ class FaceAging(DCGAN):
         return batch["rebuilt"]
 
     def stages(self) -> list[Stage]:
-        """The conditional GAN; the embedder; the encoder."""
+        """The conditional GAN and the embedder, whichever the other learns from first; then the encoder."""
         o = self.o
         rest = max(1.0 - o.gan_share - o.embedder_share, 0.01)
-        return [
-            Stage(self.turns(), o.gan_share, self.schedules()),
-            Stage((Turn("FR"),), o.embedder_share),
-            Stage((Turn("E"),), rest),
-        ]
+        gan = Stage(self.turns(), o.gan_share, self.schedules())
+        embedder = Stage((Turn("FR"),), o.embedder_share)
+        first = [embedder, gan] if self.paired else [gan, embedder]
+        return [*first, Stage((Turn("E"),), rest)]
 
     def graphs(self) -> dict[str, Graph]:
         """`generate` is the main one."""
