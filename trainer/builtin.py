@@ -303,6 +303,21 @@ def _load_faces(resolution: int, channels: int) -> Dataset:
     return Dataset("faces", pixels, ages, AGES)
 
 
+def persons(
+    count: int, resolution: int = 32, seed: int = 0
+) -> tuple[Pixels, Pixels, Labels, NDArray[np.float32]]:
+    """Faces at another age, faces, their ages, and the identities of both: one person at two ages in each pair."""
+    images, ages, identity = faces(count, resolution, seed)
+    later = np.random.default_rng([seed, 1]).integers(1, len(AGES), count)
+    others, _, _ = faces(count, resolution, seed, (ages + later) % len(AGES), identity)
+    return others, images, ages, identity
+
+
+def _load_persons(resolution: int, channels: int) -> Dataset:
+    partners, samples, ages, _ = persons(FACES_COUNT, resolution)
+    return Dataset("persons", samples, ages, AGES, partners=partners, arrangement="pairs")
+
+
 def _load_points(name: str, mixture: Mixture) -> Dataset:
     return Dataset(name, points(mixture, POINTS_COUNT), None, (), mixture=mixture)
 
@@ -314,6 +329,7 @@ BUILTIN = {
         Builtin("stacked-digits", "image", 25_000, 28, 3, (), _load_stacked),
         Builtin("shapes", "image", 3_000, 32, 3, SHAPES, _load_shapes),
         Builtin("faces", "image", 3_000, 32, 3, AGES, _load_faces),
+        Builtin("persons", "image", 3_000, 32, 3, AGES, _load_persons, "pairs", 3),
         Builtin("edges", "image", 2_000, 32, 3, (), _load_edges, "pairs", 1),
         Builtin("warm-cold", "image", 2_000, 16, 3, (), _load_warm_cold, "unpaired", 3),
         Builtin("ring", "points", 5_000, None, None, (), lambda *_: _load_points("ring", RING)),

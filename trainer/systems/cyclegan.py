@@ -157,8 +157,8 @@ class CycleGAN(System):
         there = run_in_parts(live.averaged["A2B"], real["a"])
         back = run_in_parts(live.averaged["B2A"], there)
         features = RandomFeatures(self.data.channels).to(there.device)
-        seen = [embed(features, x) for x in (real["b"], there)]
-        coverage, density = coverage_and_density(*seen)
+        ours, theirs = (embed(features, x) for x in (real["b"], there))
+        coverage, density = coverage_and_density(ours, theirs)
         distance = (back - real["a"]).abs().mean().item()
         return {"coverage": coverage, "density": density, "cycle": distance}
 
