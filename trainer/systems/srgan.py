@@ -186,15 +186,12 @@ class SRGAN(System):
         """The content alone; then all terms, with fresh optimisers."""
         share, whole = self.o.content_share, self.schedules()
         off: Schedules = {f"weight/{name}": lambda t: 0.0 for name in ("adversarial", "perceptual")}
-        rate = whole.get("learning_rate", lambda t: 1.0)
-        factor = self.o.adversarial_rate
+        rate, factor = whole.get("learning_rate"), self.o.adversarial_rate
+        slower: Schedules = {"learning_rate": lambda t: factor * (rate(t) if rate else 1.0)}
         return [
             Stage((Turn("G"),), share, whole | off),
-            Stage(
-                self.turns(), 1 - share, whole | {"learning_rate": lambda t: factor * rate(t)},
-                fresh_optimizers=True,
-            ),
-        ]  # fmt: skip
+            Stage(self.turns(), 1 - share, whole | slower, fresh_optimizers=True),
+        ]
 
     def graphs(self) -> dict[str, Graph]:
         o, c = self.o, self.data.channels
