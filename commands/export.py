@@ -68,7 +68,18 @@ def export(
         print_report(report)
         typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if graph in (None, "all"):
-        typer.echo(f"Next: gan sample {output} --grid grid.png")
+        typer.echo(f"Next: {next_command(output)}")
+
+
+def next_command(output: Path) -> str:
+    """What the file is for: to translate the caller's images, or to be sampled."""
+    from ..runtime.model_file import ModelFile
+
+    given = [field for field in ModelFile.read(output).signature.inputs if field.draw is None]
+    if any(field.kind == "image" for field in given):
+        mask = " --mask mask.png" if any(field.kind == "mask" for field in given) else ""
+        return f"gan translate {output} in.png out.png{mask}"
+    return f"gan sample {output} --grid grid.png"
 
 
 def print_report(report: Report) -> None:

@@ -26,7 +26,7 @@ from .randomness import DataOrder, derive_seed, draw, generator
 from .system import System
 from .trees import Tree, tree_map
 from .unroll import foresee, without_logits
-from .windows import cut, mirrored, places, zoomed
+from .windows import cut, flips, mirror, places, zoomed_size
 
 logger = logging.getLogger("gan.trainer")
 
@@ -348,15 +348,12 @@ class Training:
             about = purpose if names[0] == "real" else f"{purpose}/partner"
             if self.data.window is not None:
                 source = generator(self.device, self.config.seed, self.step, about, "window")
-                images = zoomed(images, self.config.zoom, source)
-                height, width = images[0].shape[2:]
-                size, window = self.batch_size, self.data.window
-                drawn = places(size, (height, width), window, source)
-                images = cut(images, self.world.slice(drawn), window)
+                whole = zoomed_size(images[0].shape[2], self.config.zoom, source)
+                begin = places(self.batch_size, whole, self.data.window, source)
+                images = cut(images, self.world.slice(begin), self.data.window, whole=whole)
             if self.config.mirror:
                 source = generator(self.device, self.config.seed, self.step, about, "mirror")
-                draws = torch.rand((self.batch_size,), generator=source, device=self.device)
-                images = mirrored(images, self.world.slice(draws) < 0.5)
+                images = mirror(images, self.world.slice(flips(self.batch_size, source)))
             batch |= dict(zip(names, images, strict=True))
 
     @property

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gan.runtime.errors import DatasetError, InputError
 from gan.trainer import builtin
+from gan.trainer import faces as faces_module
 from gan.trainer.builtin import BUILTIN, GRID, RING, SHAPES, digits, find, points, shapes, stacked
 from gan.trainer.data import classes_of, load_dataset, source_name
 from gan.trainer.dataset import Mixture
@@ -227,7 +228,7 @@ def test_shapes_are_the_same_however_many_are_drawn_at_once(
 ) -> None:
     whole = shapes(23, 16, channels)[0]
     for pixels in (1, 5 * 16 * 16):
-        monkeypatch.setattr(builtin, "CHUNK_PIXELS", pixels)
+        monkeypatch.setattr(faces_module, "CHUNK_PIXELS", pixels)
         np.testing.assert_array_equal(shapes(23, 16, channels)[0], whole)
 
 

@@ -77,6 +77,7 @@ def test_it_holds_the_whole_run(content: dict[str, Any]) -> None:
     assert content["health"] == {"skipped": 0, "skipped_in_a_row": {"D": 0, "G": 0}}
     assert content["data"]["count"] == 48 and content["data"]["name"] == "digits8"
     info = {"shape": [1, 8, 8], "classes": ["0", "1", "2", "3"], "kind": "image"}
+    info |= {"arrangement": "single", "partner": None}
     assert content["data"]["info"] == info
     signature = Signature.from_json(content["signature"]["image"])
     assert signature.classes == ("0", "1", "2", "3")
@@ -220,11 +221,11 @@ def test_a_foreign_save_is_refused(tmp_path: Path, foreign: Any) -> None:
         Checkpoint.load(written(tmp_path, foreign))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 4, None, -1])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 5, None, -1])
 def test_another_format_is_refused_by_its_number(
     content: dict[str, Any], tmp_path: Path, number: Any
 ) -> None:
-    with pytest.raises(CheckpointError, match=f"format {number}.*reads format 3"):
+    with pytest.raises(CheckpointError, match=f"format {number}.*reads format 4"):
         Checkpoint.load(written(tmp_path, {**content, "format": number}))
 
 

@@ -64,7 +64,8 @@ def make(given: dict[str, Any] | None = None, kind: type[System] = Own, **rest: 
 def test_every_value_is_resolved_from_the_preset() -> None:
     config = make()
     assert config.flat() == {
-        "system": "own", "resolution": 64, "channels": 3, "fit": None, "mirror": False, "steps": 500,
+        "system": "own", "resolution": 64, "channels": 3, "fit": None, "crop": None, "zoom": 1.0, "mirror": False,
+        "swap": False, "steps": 500,
         "seed": 0, "ema_decay": None, "loss": "non-saturating", "label_smoothing": 0.0, "r1": 0.0, "r2": 0.0,
         "gp": 0.0, "roth": 0.0, "drift": 0.0, "penalty_every": 1, "clip_weights": 0.0, "d_weight_decay": 0.0,
         "spectral_norm": False, "minibatch_deviation": False, "instance_noise": 0.0, "instance_noise_share": 0.5,
@@ -80,7 +81,7 @@ def test_every_value_is_resolved_from_the_preset() -> None:
 
 def test_every_value_can_be_given() -> None:
     given: dict[str, Any] = {
-        "fit": "pad", "mirror": True, "steps": 9, "seed": 2**64 - 1, "ema_decay": 0.5, "loss": "hinge",
+        "fit": "pad", "crop": 48, "zoom": 1.5, "mirror": True, "swap": True, "steps": 9, "seed": 2**64 - 1, "ema_decay": 0.5, "loss": "hinge",
         "label_smoothing": 0.25, "r1": 2.0, "r2": 3.0, "gp": 10.0, "roth": 0.1, "drift": 1e-3,
         "penalty_every": 4, "clip_weights": 0.01, "d_weight_decay": 1e-4, "spectral_norm": True,
         "minibatch_deviation": True, "instance_noise": 0.2, "instance_noise_share": 1.0,
@@ -325,7 +326,10 @@ JUNK: dict[str, list[Any]] = {
     "resolution": ["x", 0, -1, 2.5, [], True],
     "channels": ["x", 2, []],
     "fit": ["x", 1, []],
+    "crop": ["x", 0, 2.5, []],
+    "zoom": [None, "x", 0.5, 4.5, float("nan"), 2.0],  # the last without crop
     "mirror": [None, "x", 7, []],
+    "swap": [None, "x", 7, []],
     "steps": [None, "x", 0, -1, {}],
     "seed": [None, "x", -1, 2**64],
     "ema_decay": ["x", 1.0, float("nan")],

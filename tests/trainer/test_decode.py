@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gan.trainer import decode as module
-from gan.trainer.decode import Fit, ImageRefused, NotSquare, channels_of, decode
+from gan.trainer.decode import Fit, ImageRefused, NotSquare, channels_of, decode, prepare
 
 from .conftest import encoded
 
@@ -28,7 +28,7 @@ def pixels(
     data: bytes, channels: int = 3, resolution: int = 6, fit: Fit | None = None
 ) -> NDArray[np.uint8]:
     """Decoded [H, W, C]."""
-    decoded = decode(data, resolution=resolution, channels=channels, fit=fit)
+    (decoded,) = prepare(decode(data, channels), resolution, fit)
     assert decoded.dtype == np.uint8 and decoded.shape == (channels, resolution, resolution)
     assert decoded.flags.c_contiguous
     return decoded.transpose(1, 2, 0)
@@ -253,7 +253,7 @@ def test_damaged_bytes_are_refused_or_decoded_and_never_a_crash(format: str) -> 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                decode(bytes(data), resolution=8, channels=3, fit="crop")
+                prepare(decode(bytes(data), 3), 8, "crop")
             outcomes.add("decoded")
         except ImageRefused as error:
             outcomes.add(error.reason)

@@ -1,14 +1,17 @@
 """Face aging: Antipov, Baccouche and Dugelay 2017 (Age-cGAN). A face as it would look at another age.
 
-A conditional GAN draws faces from z and an age group; then an encoder learns z of a face, and an embedder what makes
-two faces the same person whatever their age. Age-cGAN takes an embedder trained elsewhere on labelled identities; here
-it is learnt from the generator, whose faces of one z at two ages are one person (contrastively, Chen et al. 2020), so
-nothing is downloaded. The latent search that preserves the identity is the runtime's, `gan.runtime.search`; the graph
-`age` does without one.
+A conditional GAN draws faces from z and an age group, an encoder learns z of a face, and an embedder what makes two
+faces the same person whatever their age. Age-cGAN takes an embedder trained elsewhere on labelled identities; here it
+is trained, contrastively (Chen et al. 2020), and nothing is downloaded. Where the data has partners, other photographs
+of the same persons, it learns from these, first, and the generator is held to one person for each z (after Wang et al.
+2018, IPCGAN); else it learns from the generator, whose faces of one z at two ages are taken for one person. The latent
+search that preserves the identity is the runtime's, `gan.runtime.search`, which starts from the encoder; the graph
+`age` does without it, by an encoder of its own that is held to the identity in training.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -19,7 +22,7 @@ from torch.nn.functional import cross_entropy, normalize, pad
 
 from ...runtime.signature import Field
 from ..options import setting
-from ..parts import Batch, DataInfo, Graph, Live, Objective, Player, Stage, Turn
+from ..parts import Batch, DataInfo, Graph, Live, Objective, Player, Schedules, Stage, Turn
 from ..system import image_field
 from .dcgan import DCGAN, DCGANOptions, dc_networks, plan
 
@@ -33,22 +36,28 @@ class FaceAgingOptions(DCGANOptions):
     )
     embedded: int = setting(128, "numbers in the embedding of a face", above=0, below=2**16)
     gan_share: float = setting(
-        0.6, "first share of the steps, in which the conditional GAN learns", above=0, below=1
+        0.6, "share of the steps in which the conditional GAN learns", above=0, below=1
     )
     embedder_share: float = setting(
-        0.15, "next share, in which the embedder learns; then the encoder does", above=0, below=1
+        0.15, "share in which the embedder learns; the encoder has the rest", above=0, below=1
     )
+    one_person: float = setting(
+        1.0, "weight of G's squared distance in the embedding between one z at two ages; with partners only",
+        source="Wang et al. 2018 (IPCGAN), eq. 5",
+    )  # fmt: skip
     temperature: float = setting(
         0.1, "of the embedder's contrast", above=0, high=10, source="Chen et al. 2020, eq. 1"
     )
     latent_weight: float = setting(
-        1.0, "weight of the encoder's |z - E(G(z, y))|^2", source="Antipov et al. 2017, section 3.1"
+        1.0, "weight of the encoders' |z - E(G(z, y))|^2", source="Antipov et al. 2017, section 3.1"
     )
     identity: float = setting(
-        4.0, "weight of the squared distance of a face and its reconstruction in the embedding",
+        1.0, "of the encoder of `age`: weight of the squared distance of a face and its reconstruction in the embedding",
         source="Antipov et al. 2017, eq. 1",
     )  # fmt: skip
-    pixels: float = setting(1.0, "weight of the L1 distance of a face and its reconstruction")
+    pixels: float = setting(
+        1.0, "of the encoder of `age`: weight of the L1 distance of a face and its reconstruction"
+    )
 
 
 class Encoder(nn.Module):
@@ -101,19 +110,21 @@ def contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 
 class FaceAging(DCGAN):
-    """Conditional generator, encoder, identity embedder."""
+    """Conditional generator, encoders, identity embedder."""
 
     name = "face-aging"
     options_type = FaceAgingOptions
     needs_labels = True
+    arrangements = ("single", "pairs")
 
     def __init__(self, options: FaceAgingOptions, data: DataInfo) -> None:
         super().__init__(options, data)
-        self.o = options
+        self.o, self.paired = options, data.arrangement == "pairs"
 
     def networks(self) -> dict[str, nn.Module]:
         o, networks = self.o, dc_networks(self.o, self.data, len(self.classes))
         networks["E"] = Encoder(self.data, o.e_width, o.latent)
+        networks["A"] = Encoder(self.data, o.e_width, o.latent)  # of `age`
         networks["FR"] = Encoder(self.data, o.e_width, o.embedded, unit=True)
         return networks
 
@@ -123,17 +134,27 @@ class FaceAging(DCGAN):
     def players(self) -> dict[str, Player]:
         o, players = self.o, super().players()
         betas = (o.beta1, o.beta2)
+        same = self.same_person if self.paired else self.same_latent
         players["FR"] = Player(
-            ("FR",),
-            [Objective("contrast", self.same_person)],
+            ("FR",), [Objective("contrast", same)], o.g_learning_rate, betas, averaged=True
+        )
+        if self.paired and o.one_person:
+            players["G"].objectives.append(Objective("person", self.one_person, o.one_person))
+        latent = (
+            functools.partial(self.latent_distance, "E"),
+            functools.partial(self.latent_distance, "A"),
+        )
+        players["E"] = Player(
+            ("E",),
+            [Objective("latent", latent[0], o.latent_weight)],
             o.g_learning_rate,
             betas,
             averaged=True,
         )
-        players["E"] = Player(
-            ("E",),
+        players["A"] = Player(
+            ("A",),
             [
-                Objective("latent", self.latent_distance, o.latent_weight),
+                Objective("latent", latent[1], o.latent_weight),
                 Objective("identity", self.identity_distance, o.identity),
                 Objective("pixels", self.pixel_distance, o.pixels),
             ],
@@ -143,53 +164,75 @@ class FaceAging(DCGAN):
         )
         return players
 
+    def another_age(self, batch: Batch) -> Tensor:
+        """A label for each sample, drawn from all but its own."""
+        label = batch["label"]
+        shift = torch.randint(
+            1,
+            max(len(self.classes), 2),
+            label.shape,
+            generator=batch["source"],
+            device=label.device,
+        )
+        return (label + shift) % len(self.classes)
+
+    def one_person(self, live: Live, batch: Batch) -> Tensor:
+        """E |FR(G(z, y)) - FR(G(z, y'))|^2."""
+        embed, g = live.averaged["FR"], live.networks["G"]
+        there = g(batch["z"], self.another_age(batch))
+        return (embed(batch["fake"]) - embed(there)).square().sum(1).mean()
+
     def same_person(self, live: Live, batch: Batch) -> Tensor:
+        """The contrast of two photographs of each person."""
+        embed, source = live.networks["FR"], batch["source"]
+        a, b = (embed(view(batch[name], source)) for name in ("real", "partner"))
+        return contrast(a, b, self.o.temperature)
+
+    def same_latent(self, live: Live, batch: Batch) -> Tensor:
         """The contrast of generated faces at two ages, and of two views of real ones."""
         label, source = batch["label"], batch["source"]
-        classes = len(self.classes)
-        shift = torch.randint(0, classes, label.shape, generator=source, device=label.device)
         with torch.no_grad():
             g = live.averaged["G"]
-            here, there = g(batch["z"], label), g(batch["z"], (label + shift) % classes)
+            here, there = g(batch["z"], label), g(batch["z"], self.another_age(batch))
         embed = live.networks["FR"]
         real = batch["real"]
         made = contrast(embed(view(here, source)), embed(view(there, source)), self.o.temperature)
         seen = contrast(embed(view(real, source)), embed(view(real, source)), self.o.temperature)
         return made + seen
 
-    def latent_distance(self, live: Live, batch: Batch) -> Tensor:
+    def latent_distance(self, encoder: str, live: Live, batch: Batch) -> Tensor:
         """E (z - E(G(z, y)))^2."""
         with torch.no_grad():
             face = live.averaged["G"](batch["z"], batch["label"])
-        return (live.networks["E"](face) - batch["z"]).square().mean()
+        return (live.networks[encoder](face) - batch["z"]).square().mean()
 
     def identity_distance(self, live: Live, batch: Batch) -> Tensor:
-        """E |FR(G(E(x), y)) - FR(x)|^2 on real faces."""
+        """E |FR(G(A(x), y)) - FR(x)|^2 on real faces."""
         embed = live.averaged["FR"]
         with torch.no_grad():
             wanted = embed(batch["real"])
         return (embed(self.rebuilt(live, batch)) - wanted).square().sum(1).mean()
 
     def pixel_distance(self, live: Live, batch: Batch) -> Tensor:
-        """E |G(E(x), y) - x| on real faces."""
+        """E |G(A(x), y) - x| on real faces."""
         return (self.rebuilt(live, batch) - batch["real"]).abs().mean()
 
     def rebuilt(self, live: Live, batch: Batch) -> Tensor:
-        """G(E(x), y) of real faces; computed once for each batch."""
+        """G(A(x), y) of real faces; computed once for each batch."""
         if "rebuilt" not in batch:
-            z = live.networks["E"](batch["real"])
+            z = live.networks["A"](batch["real"])
             batch["rebuilt"] = live.averaged["G"](z, batch["label"])
         return batch["rebuilt"]
 
     def stages(self) -> list[Stage]:
-        """The conditional GAN; the embedder; the encoder."""
+        """The conditional GAN and the embedder, whichever the other learns from first; then the encoders."""
         o = self.o
         rest = max(1.0 - o.gan_share - o.embedder_share, 0.01)
-        return [
-            Stage(self.turns(), o.gan_share, self.schedules()),
-            Stage((Turn("FR"),), o.embedder_share),
-            Stage((Turn("E"),), rest),
-        ]
+        gan = Stage(self.turns(), o.gan_share, self.schedules())
+        falling: Schedules = {"learning_rate": lambda t: 1.0 - t}
+        embedder = Stage((Turn("FR"),), o.embedder_share, falling)
+        first = [embedder, gan] if self.paired else [gan, embedder]
+        return [*first, Stage((Turn("E"), Turn("A")), rest, falling)]
 
     def graphs(self) -> dict[str, Graph]:
         """`generate` is the main one."""
@@ -204,7 +247,7 @@ class FaceAging(DCGAN):
             "encode": Graph((face,), (code,), lambda nets: nets["E"]),
             "embed": Graph((face,), (embedding,), lambda nets: nets["FR"]),
             "age": Graph(
-                (face, *label), (made,), lambda nets: Aging(nets["E"], nets["G"]), classes
+                (face, *label), (made,), lambda nets: Aging(nets["A"], nets["G"]), classes
             ),
         }
 

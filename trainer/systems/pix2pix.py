@@ -84,6 +84,7 @@ class Pix2Pix(System):
         o = self.o = cast(Pix2PixOptions, options)
         assert data.partner is not None
         check_multiple(data, o.downs)
+        check_patches(data, o.d_layers)
         if o.residual and data.partner[0] != data.channels:
             raise InputError(
                 "residual needs inputs and outputs of one kind",
@@ -93,8 +94,9 @@ class Pix2Pix(System):
 
     @classmethod
     def preset(cls, data: DataInfo) -> Options:
-        """8 halvings of 256 pixels, and fewer of smaller images."""
-        return Pix2PixOptions(downs=min(8, halvings(data)))
+        """The paper's for 256 pixels, with fewer halvings of smaller images."""
+        layers = min(3, patch_layers(data))
+        return Pix2PixOptions(downs=max(1, min(8, halvings(data))), d_layers=max(1, layers))
 
     def networks(self) -> dict[str, nn.Module]:
         o, partner = self.o, cast(tuple[int, ...], self.data.partner)
@@ -138,6 +140,21 @@ class Pix2Pix(System):
 def halvings(data: DataInfo) -> int:
     """How often both sides of the image can be halved."""
     return min((side & -side).bit_length() - 1 for side in (data.height, data.width))
+
+
+def patch_layers(data: DataInfo) -> int:
+    """Layers that a PatchGAN can have: the last norm needs more than one place."""
+    return max(0, (min(data.height, data.width) // 3).bit_length() - 1)
+
+
+def check_patches(data: DataInfo, layers: int) -> None:
+    """Raise `InputError` for a discriminator with too many layers for the image."""
+    if layers > patch_layers(data):
+        raise InputError(
+            "The discriminator is too deep for this resolution",
+            seen=f"{layers} layers, {data.height} x {data.width} pixels",
+            repair=f"Use at least {3 * 2**layers} pixels, or fewer layers with --set d_layers=N",
+        )
 
 
 def check_multiple(data: DataInfo, downs: int) -> None:
