@@ -174,7 +174,8 @@ class Inpainting(System):
         self.classes = ()
         o = self.o = cast(InpaintingOptions, options)
         self.downs = DILATED_DOWNS if o.generator == "dilated" else o.downs
-        check_multiple(data, self.downs)
+        self.least = 2 if o.generator == "dilated" else 1  # a norm means nothing in one place
+        check_multiple(data, self.downs, self.least, chosen=o.generator != "dilated")
         self.local = (max(data.height // 2, 1), max(data.width // 2, 1))
 
     @classmethod
@@ -238,7 +239,8 @@ class Inpainting(System):
         image = Field("image", (c, *axes), "image", range=(-1.0, 1.0))
         mask = Field("mask", (1, *axes), "mask", range=(0.0, 1.0))
         filled = Field("filled", (c, *axes), "image", range=(-1.0, 1.0))
-        return {"fill": Graph((image, mask), (filled,), lambda nets: Filled(nets["G"]))}
+        fill = Graph((image, mask), (filled,), lambda nets: Filled(nets["G"]), least=self.least)
+        return {"fill": fill}
 
     def metrics(self) -> list[Metric]:
         @torch.no_grad()
