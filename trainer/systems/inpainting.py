@@ -14,6 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from ...runtime.errors import InputError
 from ...runtime.signature import Field
 from ..image_networks import Norm, UNet, Up, doubled, make_norm
 from ..metrics import run_averaged
@@ -176,6 +177,12 @@ class Inpainting(System):
         self.downs = DILATED_DOWNS if o.generator == "dilated" else o.downs
         self.least = 2 if o.generator == "dilated" else 1  # a norm means nothing in one place
         check_multiple(data, self.downs, self.least, chosen=o.generator != "dilated")
+        if o.completion_share + o.critics_share > 1:
+            raise InputError(
+                "The stages take more than the whole run",
+                seen=f"completion_share {o.completion_share:g} and critics_share {o.critics_share:g}",
+                repair="Let them be 1 together at most; both players have the rest",
+            )
         self.local = (max(data.height // 2, 1), max(data.width // 2, 1))
 
     @classmethod
