@@ -117,8 +117,7 @@ def unet_by_formula(network: UNet, x: Tensor) -> Tensor:
     """The nested form: a level halves, has the smaller levels do their part beside its own map, and doubles."""
     downs = [of_type(part, nn.Conv2d)[0] for part in network.downs]
     norms = [of_type(part, nn.BatchNorm2d, nn.InstanceNorm2d) for part in network.downs]
-    ups = [next(m for m in part if isinstance(m, (nn.ConvTranspose2d, nn.Sequential)))
-           for part in reversed(network.ups)]  # fmt: skip
+    ups = [list(part.children())[1] for part in reversed(network.ups)]
     up_norms = [of_type(part, nn.BatchNorm2d, nn.InstanceNorm2d) for part in reversed(network.ups)]
 
     def level(i: int, x: Tensor) -> Tensor:

@@ -200,12 +200,11 @@ class SRGAN(System):
         """The content alone; then all terms, with fresh optimisers."""
         share, whole = self.o.content_share, self.schedules()
         off: Schedules = {f"weight/{name}": lambda t: 0.0 for name in ("adversarial", "perceptual")}
-        rate = whole.get("learning_rate", lambda t: 1.0)
-        factor = self.o.adversarial_rate
+        rate, factor = whole.get("learning_rate"), self.o.adversarial_rate
         return [
             Stage((Turn("G"),), share, whole | off),
             Stage(
-                self.turns(), 1 - share, whole | {"learning_rate": lambda t: factor * rate(t)},
+                self.turns(), 1 - share, whole | {"learning_rate": lambda t: factor * (rate(t) if rate else 1.0)},
                 fresh_optimizers=True,
             ),
         ]  # fmt: skip
