@@ -29,6 +29,8 @@ from ..parts import Batch, DataInfo, Graph, Live, Metric, Objective, Player, Sch
 from ..system import System
 from .dcgan import initialise
 
+LEAST = 2  # pixels a side of a small image: a norm means nothing in one place
+
 
 @dataclass(frozen=True, kw_only=True)
 class SRGANOptions(Options):
@@ -117,15 +119,19 @@ class SRDiscriminator(nn.Module):
                 layers.append(nn.BatchNorm2d(c_out))
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers)
-        sides = [-(-side // 16) for side in (data.height, data.width)]
         self.head = nn.Sequential(
-            nn.Linear(c[-1] * math.prod(sides), 16 * width),
+            nn.Linear(c[-1] * math.prod(judged_sides(data)), 16 * width),
             nn.LeakyReLU(0.2),
             nn.Linear(16 * width, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.layers(x).flatten(1)).flatten()  # (B,)
+
+
+def judged_sides(data: DataInfo) -> tuple[int, int]:
+    """Of D's last map."""
+    return -(-data.height // 16), -(-data.width // 16)
 
 
 class SRGAN(System):
@@ -139,11 +145,19 @@ class SRGAN(System):
         super().__init__(options, data)
         self.classes = ()
         o = self.o = cast(SRGANOptions, options)
-        if data.height % o.scale or data.width % o.scale:
+        few = min(data.height, data.width) < LEAST * o.scale
+        if data.height % o.scale or data.width % o.scale or few:
             raise InputError(
                 "This resolution does not fit",
                 seen=f"{data.height} x {data.width} pixels, made {o.scale} times smaller",
-                repair=f"Use a multiple of {o.scale}",
+                repair=f"Use a multiple of {o.scale}, at least {LEAST * o.scale}",
+            )
+        one = math.prod(judged_sides(data)) == 1
+        if one and o.batch_size // o.accumulate < 2:  # D's batch norm would see one number
+            raise InputError(
+                "This batch is too small for D's batch norm",
+                seen=f"{o.batch_size} images in {o.accumulate} parts, of {data.height} x {data.width} pixels",
+                repair="Give --batch-size 2 a part, or images of more than 16 pixels",
             )
 
     def features(self) -> nn.Module:
@@ -197,10 +211,11 @@ class SRGAN(System):
         o, c = self.o, self.data.channels
         image = Field("image", (c, "h", "w"), "image", range=(-1.0, 1.0))
         large = Field("enlarged", (c, f"{o.scale}*h", f"{o.scale}*w"), "image", range=(-1.0, 1.0))
-        radius = SRResNet.radius(o.blocks, o.scale)
-        if o.norm in ("instance", "affine-instance"):  # they read the whole image
-            return {"enlarge": Graph((image,), (large,), lambda nets: nets["G"])}
-        return {"enlarge": Graph((image,), (large,), lambda nets: nets["G"], radius=radius)}
+        whole = o.norm in ("instance", "affine-instance")  # they read the whole image
+        radius = None if whole else SRResNet.radius(o.blocks, o.scale)
+        least = LEAST if whole else 1
+        graph = Graph((image,), (large,), lambda nets: nets["G"], radius=radius, least=least)
+        return {"enlarge": graph}
 
     def metrics(self) -> list[Metric]:
         """The distance in features, which detail lowers, and PSNR, which it may cost."""
