@@ -23,7 +23,7 @@ from gan.export import export
 from gan.runtime import Generator, search
 from gan.runtime.files import sibling
 from gan.runtime.images import grid, save
-from gan.trainer.builtin import edges, warm_cold
+from gan.trainer.shapes import edges, warm_cold
 from gan.trainer.degrade import reduce
 from gan.trainer.faces import faces
 from gan.trainer.metrics import psnr
