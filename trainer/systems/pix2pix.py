@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from ...runtime.errors import InputError
 from ...runtime.signature import Field
 from ..augment import Beside
+from ..image_layouts import ResNetLayout, UNetLayout
 from ..image_networks import Norm, PatchDiscriminator, ResNetGenerator, UNet, Up
+from ..layouts import Layout
 from ..objectives import l1
 from ..options import Options, setting
 from ..parts import Augmentation, Batch, DataInfo, Graph, Live, Objective, Player
@@ -95,6 +97,11 @@ class Pix2Pix(System):
     def preset(cls, data: DataInfo) -> Options:
         """8 halvings of 256 pixels, and fewer of smaller images."""
         return Pix2PixOptions(downs=min(8, halvings(data)))
+
+    @classmethod
+    def layouts(cls) -> tuple[Layout, ...]:
+        code = "of the CycleGAN and pix2pix code"
+        return UNetLayout(f"unet_{{}} {code}"), ResNetLayout(f"resnet_{{}}blocks {code}")
 
     def networks(self) -> dict[str, nn.Module]:
         o, partner = self.o, cast(tuple[int, ...], self.data.partner)
