@@ -23,10 +23,10 @@ from gan.export import export
 from gan.runtime import Generator, search
 from gan.runtime.files import sibling
 from gan.runtime.images import grid, save
-from gan.trainer.shapes import edges, warm_cold
 from gan.trainer.degrade import reduce
 from gan.trainer.faces import faces
 from gan.trainer.metrics import psnr
+from gan.trainer.shapes import edges, warm_cold
 
 Pixels = NDArray[np.uint8]
 COUNT, ROWS = 200, 8
