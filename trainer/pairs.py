@@ -180,7 +180,8 @@ def shown(source: Source, item: Item) -> str:
 def apart(first: Path, second: Path) -> None:
     """Raise `DatasetError` where one is the other, or lies within it."""
     a, b = first.resolve(), second.resolve()
-    if a == b or a in b.parents or b in a.parents:
+    within = (a in b.parents and b.is_dir()) or (b in a.parents and a.is_dir())
+    if a == b or within:
         raise DatasetError(
             "The data and their source are not apart",
             seen=f"{first} and {second}",

@@ -96,8 +96,8 @@ def plan(request: Request) -> Plan:
         kind, source = _resumed_system(checkpoint.config.system, request.system, accepted)
         stored = resume_config(checkpoint.config, given, accepted)
         general = stored.flat()
-    elif known is None and kind.fit is not None:
-        general = given = {"fit": kind.fit} | given
+    elif known is None and given.get("fit") is None:
+        given["fit"] = general["fit"] = kind.fit
     check_windows(general)
     data = load_dataset(
         request.data,

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from ...runtime.errors import InputError
 from ...runtime.signature import Field
 from ..augment import Beside
+from ..image_layouts import ResNetLayout, UNetLayout
 from ..image_networks import Norm, PatchDiscriminator, ResNetGenerator, UNet, Up
+from ..layouts import Layout
 from ..objectives import l1
 from ..options import Options, setting
 from ..parts import Augmentation, Batch, DataInfo, Graph, Live, Objective, Player
@@ -101,6 +103,11 @@ class Pix2Pix(System):
         """The paper's for 256 pixels, with fewer halvings of smaller images."""
         layers = min(3, patch_layers(data))
         return Pix2PixOptions(downs=max(1, min(8, halvings(data))), d_layers=max(1, layers))
+
+    @classmethod
+    def layouts(cls) -> tuple[Layout, ...]:
+        code = "of the CycleGAN and pix2pix code"
+        return UNetLayout(f"unet_{{}} {code}"), ResNetLayout(f"resnet_{{}}blocks {code}")
 
     def networks(self) -> dict[str, nn.Module]:
         o, partner = self.o, cast(tuple[int, ...], self.data.partner)
