@@ -140,7 +140,12 @@ def test_each_image_has_strengths_of_its_own() -> None:
 def test_noise_and_blur_come_where_the_formula_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without JPEG: what is drawn is sigma, the noise's deviation and the quality, then the noise."""
     seen: list[Tensor] = []
-    monkeypatch.setattr("gan.trainer.degrade.jpeg", lambda x, q: (seen.append(q), x)[1])
+
+    def spy(x: Tensor, quality: Tensor) -> Tensor:
+        seen.append(quality)
+        return x
+
+    monkeypatch.setattr("gan.trainer.degrade.jpeg", spy)
     x = smooth(500, 1, 16)
     made = degrade(x, 2, seeded(3))
     source = seeded(3)

@@ -65,10 +65,11 @@ def dataset(
 def live(
     name: str, data: Dataset | None = None, *, steps: int = 6, seed: int = 0, **given: Any
 ) -> Training:
-    """A training that has not begun."""
+    """A training that has not begun. given: settings; None leaves one to the preset."""
     data = data or dataset(name)
     kind, _ = systems.load(name)
-    options = make_options(kind, data.info, {**SMALL[name], **given})
+    chosen = {n: value for n, value in {**SMALL[name], **given}.items() if value is not None}
+    options = make_options(kind, data.info, chosen)
     return training(kind, data=data, options=options, steps=steps, seed=seed)
 
 
