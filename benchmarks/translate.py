@@ -96,7 +96,7 @@ def photographs() -> str:
 
     folder = Path("runs/bench-translate/photographs")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("astronaut", "chelsea", "coffee"):
+    for name in ("astronaut", "chelsea", "rocket"):
         halved(getattr(data, name)()).save(folder / f"{name}.png")
     return str(folder)
 
@@ -110,7 +110,7 @@ def held_out() -> Tensor:
     """Patches [N, 3, PATCH, PATCH] of a photograph that is not trained on."""
     from skimage import data
 
-    image = torch.from_numpy(np.array(halved(data.rocket()))).permute(2, 0, 1).float() / 127.5 - 1
+    image = torch.from_numpy(np.array(halved(data.coffee()))).permute(2, 0, 1).float() / 127.5 - 1
     step = PATCH + PATCH // 3
     patches = image.unfold(1, PATCH, step).unfold(2, PATCH, step)  # (3, rows, columns, P, P)
     return patches.permute(1, 2, 0, 3, 4).reshape(-1, 3, PATCH, PATCH).contiguous()
@@ -223,7 +223,7 @@ def aged(generator: Generator, folder: Path) -> list[Row]:
     encode, embed = (Generator(sibling(path, name), device="cpu") for name in ("encode", "embed"))
     given = last(x)
     start = encode(image=given)["z"]
-    found = search(encode, generator, embed, given, label=own)
+    found = search(encode, generator, embed, given, label=own.tolist())
     simple, better = (generator(z=z, label=target)["face"] for z in (start, found.z))
     drawn = generator.sample(40, seed=5, label=list(map(int, target)))
     sheet(folder / "sheet.png", given, simple, better, gallery)
@@ -254,7 +254,7 @@ TRIALS = {
     "srgan": Trial(
         "srgan", photographs, 3_000, enlarged,
         {"resolution": 96, "crop": 48, "mirror": True, "width": 24, "blocks": 3, "batch_size": 8,
-         "g_learning_rate": 1e-3, "d_learning_rate": 1e-3, "content_share": 0.75, "adversarial_rate": 0.2,
+         "g_learning_rate": 1e-3, "d_learning_rate": 1e-3, "content_share": 0.75, "adversarial_rate": 0.2, "decay_share": 0.5,
          "adversarial": 2e-3, "d_width": 16},
         keep=0.75,
     ),
