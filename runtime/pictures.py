@@ -156,8 +156,8 @@ def resized(pixels: Pixels, height: int, width: int, *, nearest: bool = False) -
 
     how = Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS
     planes = (
-        Image.fromarray(plane).resize((width, height), how)
-        for plane in np.dsplit(pixels, pixels.shape[2])
+        Image.fromarray(pixels[:, :, i]).resize((width, height), how)
+        for i in range(pixels.shape[2])
     )
     return np.dstack([np.asarray(plane) for plane in planes])
 
