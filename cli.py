@@ -13,7 +13,7 @@ except ModuleNotFoundError:
         "gan: the command needs typer. Install it: pip install 'gan-toolchain[cli]'"
     ) from None
 
-from .commands import doctor, export, inspect, interpolate, sample, systems, train
+from .commands import doctor, export, inspect, interpolate, sample, systems, train, translate
 from .commands.common import fail
 
 
@@ -52,6 +52,7 @@ for module, command in (
     (export, export.export),
     (sample, sample.sample),
     (interpolate, interpolate.interpolate),
+    (translate, translate.translate),
     (inspect, inspect.inspect),
     (doctor, doctor.doctor),
 ):

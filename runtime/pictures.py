@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import InputError, shown
 from .images import Pixels
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gan.runtime")
 
-Source: TypeAlias = Union[str, os.PathLike[str], bytes, Pixels, "Image", "Picture"]
+Source: TypeAlias = Union[str, os.PathLike[str], bytes, NDArray[Any], "Image", "Picture"]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 89_000_000  # just below where Pillow begins to warn
@@ -171,7 +172,7 @@ def _of_image(image: Image) -> Picture:
     )
 
 
-def _of_array(array: Pixels) -> Picture:
+def _of_array(array: NDArray[Any]) -> Picture:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     pixels = array[:, :, None] if array.ndim == 2 else array

@@ -34,7 +34,6 @@ class Translator:
         self._generator, self._resize = generator, resize
         signature = generator.signature
         self.image, self.mask = _fields(generator)
-        self.takes_mask = self.mask is not None
         others = [field for field in signature.inputs if not is_picture(field)]
         self._drawn = generator.drawn(others, seed, label)
         dynamic = [signature.main.shape[i] for i in layout(signature.main)[:2]]
@@ -75,14 +74,7 @@ class Translator:
         """uint8 [H, W, C]. Raises `InputError`."""
         picture = self._sized(read(image))
         inputs = {**self._drawn, self.image.name: self._array(self.image, picture)}
-        if (mask is None) == self.takes_mask:
-            raise InputError(
-                "The mask is missing" if mask is None else "A mask was given",
-                seen="The model paints holes" if mask is None else "The model takes none",
-                repair="Give a mask of the image's size, white where the hole is"
-                if mask is None
-                else "Leave mask out",
-            )
+        self.check_mask(mask is not None)
         if self.mask is not None and mask is not None:
             hole = read(mask)
             if self._resize:
@@ -90,6 +82,19 @@ class Translator:
             inputs[self.mask.name] = self._array(self.mask, hole)
         made = self._run(inputs)
         return self._with_alpha(made, picture)
+
+    def check_mask(self, given: bool) -> None:
+        """`InputError` where a mask is missing, or is none of the model's inputs."""
+        if given and self.mask is None:
+            raise InputError(
+                "A mask was given", seen="The model takes none", repair="Leave the mask out"
+            )
+        if not given and self.mask is not None:
+            raise InputError(
+                "The mask is missing",
+                seen="The model paints holes",
+                repair="Give a mask of the image's size, white where the hole is: mask=, --mask",
+            )
 
     def _sized(self, picture: Picture) -> Picture:
         """Resized where it is asked; else `InputError` where the model does not take this size."""

@@ -111,7 +111,8 @@ def test_a_call_takes_an_image_in_many_forms(tmp_path: Path, bytes_: bool) -> No
     ]
     for form in forms:
         np.testing.assert_array_equal(generator(image=form)["made"], expected)
-    two = generator(image=[image, tmp_path / "a.png"])["made"]
+    both: list[Source] = [image, tmp_path / "a.png"]
+    two = generator(image=both)["made"]
     np.testing.assert_array_equal(two, np.concatenate([expected, expected]))
     grey = generator(image=image[:, :, 0])["made"]
     np.testing.assert_array_equal(grey, generator(image=np.dstack([image[:, :, 0]] * 3))["made"])
@@ -334,10 +335,10 @@ def test_tiles_give_the_whole_images_result(
     about: Translating, height: int, width: int, tile: int
 ) -> None:
     generator, image = opened(about.file), noise(height, width)
-    given = {"mask": noise(height, width, 1)} if about.mask else {}
-    expected = generator.translate(image, **given)
+    mask = noise(height, width, 1) if about.mask else None
+    expected = generator.translate(image, mask=mask)
     for overlap in (None, about.radius, about.radius + 7):
-        made = generator.translate(image, tile=tile, overlap=overlap, **given)
+        made = generator.translate(image, tile=tile, overlap=overlap, mask=mask)
         assert off(made, expected) <= 1
 
 

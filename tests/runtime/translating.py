@@ -172,11 +172,11 @@ class _Builder:
             self.add("Transpose", x, perm=[0, 2, 3, 1], out="made")
         else:
             self.add("Identity", x, out="made")
-        values = [
+        inputs, outputs = (
             [
                 helper.make_tensor_value_info(f["name"], TYPES[f["dtype"]], ["batch", *f["shape"]])
                 for f in a.signature[side]
             ]
             for side in ("inputs", "outputs")
-        ]
-        return helper.make_graph(self.nodes, "translating", *values, self.constants)
+        )
+        return helper.make_graph(self.nodes, "translating", inputs, outputs, self.constants)
