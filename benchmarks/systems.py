@@ -6,14 +6,11 @@ sheets: scores have been perfect on generators that had collapsed.
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,39 +18,19 @@ from judge import Judge, channels_first, classify, features, to_tensor, train_ju
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
+from trials import Row, Trial, main
 
-from gan.export import export_all
 from gan.runtime import Generator, interpolate, mix
 from gan.runtime.files import sibling
 from gan.runtime.images import grid, save, scatter
 from gan.runtime.inputs import draw_field
-from gan.trainer import Checkpoint, Request, train
+from gan.trainer import Checkpoint
 from gan.trainer.builtin import RING, points
 from gan.trainer.config import Plain
 from gan.trainer.metrics import coverage_and_density, modes
 from gan.trainer.shapes import SHAPES, shapes
 
 POINTS, IMAGES, SIZE, COLUMNS = 5_000, 500, 16, 12
-
-
-class Row(NamedTuple):
-    """One score. real: what other real samples reach. bar: (">=" or "<=", the least or most that is asked for)."""
-
-    name: str
-    value: float
-    real: float | None
-    bar: tuple[str, float] | None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A tiny version: its data, steps and settings, and how it is scored."""
-
-    system: str
-    data: str
-    steps: int
-    score: Callable[[Generator, Path], list[Row]]
-    given: dict[str, Plain] = field(default_factory=dict)
 
 
 # Points.
@@ -268,56 +245,22 @@ TRIALS = {
 }
 
 
-def run(name: str, trial: Trial, out: Path, scale: float, settings: list[str]) -> list[Row]:
-    folder = out / name
-    given = trial.given | {"steps": max(1, round(trial.steps * scale)), "seed": 0}
-    for text in settings:
-        key, value = text.split("=", 1)
-        given[key] = json.loads(value) if value[:1] in "-.0123456789tf" else value
-    begin, cpu = time.perf_counter(), time.process_time()
-    request = Request(
-        data=trial.data, system=trial.system, given=given, out=folder, force=True, threads=1
-    )  # one thread, on which the weights depend: the scores are those of any such machine
-    outcome = train(request)
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    folder = outcome.folder.path
-    export_all(outcome.folder.checkpoint, folder / "model.onnx", overwrite=True)
-    generator = Generator(folder / "model.onnx", device="cpu")
-    sheet = folder / "sheet.png"
-    if generator.signature.main.kind == "points":
-        save(scatter(generator.sample(POINTS, seed=0), extent=1.6), sheet)
-    else:
-        save(grid(generator.sample(8 * COLUMNS, seed=0), COLUMNS), sheet)
-    print(
-        f"\n{name}: {outcome.step} steps, {seconds:.0f} s, {cpu:.0f} CPU s; sheet {sheet}",
-        flush=True,
-    )
-    return trial.score(generator, folder)
+def with_sheet(
+    score: Callable[[Generator, Path], list[Row]],
+) -> Callable[[Generator, Path], list[Row]]:
+    """The score, after sheet.png: samples to look at."""
 
+    def drawn(generator: Generator, folder: Path) -> list[Row]:
+        sheet = folder / "sheet.png"
+        if generator.signature.main.kind == "points":
+            save(scatter(generator.sample(POINTS, seed=0), extent=1.6), sheet)
+        else:
+            save(grid(generator.sample(8 * COLUMNS, seed=0), COLUMNS), sheet)
+        return score(generator, folder)
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(TRIALS)}; default: all"
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-systems"))
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    arguments = parser.parse_args()
-    missed = []
-    for name in arguments.names or TRIALS:
-        rows = run(name, TRIALS[name], arguments.out, arguments.scale, arguments.set)
-        print(f"{'':38}{'ONNX':>9}{'real':>9}{'bar':>12}")
-        for row in rows:
-            real = f"{row.real:9.3f}" if row.real is not None else f"{'-':>9}"
-            bar = f"{row.bar[0]} {row.bar[1]:.3g}" if row.bar else "-"
-            print(f"{row.name:38}{row.value:9.3f}{real}{bar:>12}", flush=True)
-            if row.bar and not (
-                row.value >= row.bar[1] if row.bar[0] == ">=" else row.value <= row.bar[1]
-            ):
-                missed.append(f"{name}: {row.name}")
-    print("\nMissed: " + ("; ".join(missed) or "none"))
+    return drawn
 
 
 if __name__ == "__main__":
-    main()
+    drawn = {n: replace(t, score=with_sheet(t.score)) for n, t in TRIALS.items()}
+    main(drawn, __doc__, Path("runs/bench-systems"))

@@ -68,17 +68,32 @@ def export(
         print_report(report)
         typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if graph in (None, "all"):
-        typer.echo(f"Next: gan sample {output} --grid grid.png")
+        typer.echo(f"Next: {next_command(output)}")
+
+
+def next_command(output: Path) -> str:
+    """What the file is for: to translate the caller's images, or to be sampled."""
+    from ..runtime.model_file import ModelFile
+
+    given = [field for field in ModelFile.read(output).signature.inputs if field.draw is None]
+    if any(field.kind == "image" for field in given):
+        mask = " --mask mask.png" if any(field.kind == "mask" for field in given) else ""
+        return f"gan translate {output} in.png out.png{mask}"
+    return f"gan sample {output} --grid grid.png"
 
 
 def print_report(report: Report) -> None:
-    typer.echo("  output  batch   max abs   max rel  PSNR dB  step  bytes differing")
+    width = max(len(row.output) for row in report.rows)
+    sized = any(row.size for row in report.rows)
+    typer.echo(
+        f"  {'output':>{width}}  batch{'       size' if sized else ''}   max abs   max rel  PSNR dB  step  bytes differing"
+    )
     for row in report.rows:
         head = (
             f"{row.step:4}  {100 * (row.share or 0):.4f} %" if row.step is not None else "   -  -"
         )
         typer.echo(
-            f"{row.output:>8}{row.batch:7}{row.max_abs:10.1e}{row.max_rel:10.1e}{row.psnr:9.1f}  {head}"
+            f"  {row.output:>{width}}{row.batch:7}{f'{row.size:>11}' if sized else ''}{row.max_abs:10.1e}{row.max_rel:10.1e}{row.psnr:9.1f}  {head}"
         )
     e = report.exactness
     batches, threads = (", ".join(map(str, numbers)) for numbers in (e.batches, e.threads))

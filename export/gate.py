@@ -24,7 +24,7 @@ from ..runtime.session import load_onnxruntime
 from ..runtime.signature import Signature
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from . import graph as graphs
-from .module import Source, check_isolation, graph_names, load_source
+from .module import Source, check_isolation, check_radius, graph_names, load_source
 from .parity import MAX_ABS, MAX_SHARE, MAX_STEP, check_exactness, measure_exactness, measure_parity
 from .report import Report
 from .trace import trace
@@ -52,7 +52,7 @@ def export(
 ) -> Report:
     """Write one proven ONNX file of a graph (default: the main one) of `checkpoint`.
 
-    image: "uint8" gives image outputs as NHWC bytes, "float" as NCHW in [-1, 1]. max_batch: the largest batch at
+    image: "uint8" gives and takes images as NHWC bytes, "float" as NCHW in [-1, 1]. max_batch: the largest batch at
     which parity is measured; by default 64, down to 8 for samples of more than 128 x 128 pixels. system_file: the
     user's own system, if the checkpoint was trained with one. Raises `CheckpointError`, `ExportError`,
     `ParityError`, `InputError`; then there is no new file.
@@ -149,6 +149,7 @@ def _prove_graph(
     )
     logger.info("2/8 batch isolation")
     check_isolation(source)
+    check_radius(source)
     logger.info("3/8 trace with a dynamic batch axis")
     traced = trace(
         kept.parent,
@@ -167,7 +168,7 @@ def _prove_graph(
 
 def default_max_batch(signature: Signature) -> int:
     """64, fewer for large samples, at least 8."""
-    return min(64, max(8, MOST_VALUES // max(signature.main.size, 1)))
+    return min(64, max(8, MOST_VALUES // max(signature.example_values, 1)))
 
 
 def _prove(
@@ -177,6 +178,7 @@ def _prove(
     logger.info("5/8 clean-up, head, check")
     graphs.clean(model)
     signature = graphs.attach_heads(model, source.signature, image)
+    signature = graphs.attach_feet(model, signature, image)
     graphs.check(model)
     sections: dict[str, Any] = {
         "signature": signature.to_json(),

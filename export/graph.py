@@ -145,6 +145,28 @@ def attach_heads(model: onnx.ModelProto, signature: Signature, output: str) -> S
     return dataclasses.replace(signature, outputs=tuple(fields))
 
 
+def attach_feet(model: onnx.ModelProto, signature: Signature, image: str) -> Signature:
+    """Let image and mask inputs be uint8 NHWC, as `attach_heads` does with outputs: x / 127.5 - 1 and x / 255.
+
+    With "float" they stay float32 NCHW.
+    """
+    fields, traced = [], list(model.graph.input)
+    del model.graph.input[:]
+    for field, value in zip(signature.inputs, traced, strict=True):
+        if field.kind in ("image", "mask") and image == "uint8":
+            inside = f"{field.name}{FLOAT_SUFFIX}"
+            for node in _nodes(model.graph):
+                node.input[:] = [inside if name == field.name else name for name in node.input]
+            field, nodes = _uint8_foot(model, field, inside)
+            for node in reversed(nodes):
+                model.graph.node.insert(0, node)
+        kind = value.type.tensor_type.elem_type if field.dtype != "uint8" else TensorProto.UINT8
+        shape = [BATCH, *field.shape]
+        model.graph.input.append(helper.make_tensor_value_info(field.name, kind, shape))
+        fields.append(field)
+    return dataclasses.replace(signature, inputs=tuple(fields))
+
+
 def with_float_outputs(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
     """A copy that also gives every output as it is before its head, under NAME_float."""
     probe = onnx.ModelProto()
@@ -216,6 +238,27 @@ def _uint8_head(
     ]
     c, h, w = field.shape
     return Field(n, (h, w, c), "image", "uint8", (0.0, 255.0)), nodes
+
+
+def _uint8_foot(
+    model: onnx.ModelProto, field: Field, result: str
+) -> tuple[Field, list[onnx.NodeProto]]:
+    n = field.name
+    nodes = [
+        helper.make_node("Cast", [n], [f"{n}_cast"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", [f"{n}_cast"], [f"{n}_planes"], perm=[0, 3, 1, 2]),
+    ]
+    if field.kind == "image":
+        half, one = _constant(model, f"{n}_foot_half", 127.5), _constant(model, f"{n}_foot_one", 1)
+        nodes += [
+            helper.make_node("Div", [f"{n}_planes", half], [f"{n}_scaled"]),
+            helper.make_node("Sub", [f"{n}_scaled", one], [result]),
+        ]
+    else:
+        whole = _constant(model, f"{n}_foot_whole", 255.0)
+        nodes.append(helper.make_node("Div", [f"{n}_planes", whole], [result]))
+    c, h, w = field.shape
+    return dataclasses.replace(field, shape=(h, w, c), dtype="uint8", range=(0.0, 255.0)), nodes
 
 
 def _clip(

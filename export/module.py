@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..runtime.errors import ExportError, InputError
+from ..runtime.images import dequantize, quantize
 from ..runtime.inputs import Array, stand_in
-from ..runtime.signature import Field, Signature
+from ..runtime.signature import Field, Signature, split_axis
 from ..trainer import systems
 from ..trainer.checkpoint import Checkpoint
 from ..trainer.systems import SystemSource
@@ -119,7 +122,7 @@ def _coupling(
     for i in range(ISOLATION_BATCH):
         alone = _run(source, [x[i : i + 1] for x in inputs], 1)
         for field, one, many in zip(source.signature.outputs, alone, whole, strict=True):
-            _check_shape(field, one[0], many[i])
+            _check_shape(field, one[0], many[i], source.signature.example_sizes)
             low, high = field.range or (-1.0, 1.0)
             share = (one[0].double() - many[i].double()).abs().max().item() / (high - low)
             if share >= worst:
@@ -138,10 +141,8 @@ def _coupled_in_double(source: Source, inputs: Sequence[Tensor]) -> bool:
         return True
 
 
-def _check_shape(field: Field, alone: Tensor, within: Tensor) -> None:
-    if alone.shape != within.shape or list(alone.shape) != [
-        a for a in field.shape if isinstance(a, int)
-    ]:
+def _check_shape(field: Field, alone: Tensor, within: Tensor, sizes: Mapping[str, int]) -> None:
+    if alone.shape != within.shape or tuple(alone.shape) != field.shape_at(sizes):
         raise ExportError(
             f"Output {field.name} has another shape than its signature says",
             seen=f"{list(alone.shape)} alone, {list(within.shape)} within a batch, signature {list(field.shape)}",
@@ -174,6 +175,39 @@ def _run(source: Source, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
     return outputs
 
 
+def check_radius(source: Source) -> None:
+    """Raise `ExportError` unless places further away than the signature's radius have no part in an output, along
+    either axis."""
+    radius, factors = source.signature.radius, source.signature.factors
+    if radius is None:
+        return
+    sides = [field.shape for field in source.signature.inputs if field.kind in ("image", "mask")]
+    for place in (1, 2):  # of the axis within an image's shape
+        factor, name = split_axis(str(sides[0][place]))
+        near = -(-radius // factor) + 2  # in units of the axis
+        sizes = {other: source.signature.least + 1 for other in factors} | {name: 2 * near}
+        first, other = source.inputs(1, 0, sizes), source.inputs(1, 1, sizes)
+        for x, y in zip(first, other, strict=True):
+            if x.ndim == 4:  # beyond the middle all is different
+                half = x.shape[place + 1] // 2
+                y.narrow(place + 1, 0, half).copy_(x.narrow(place + 1, 0, half))
+            else:
+                y.copy_(x)
+        for field, a, b in zip(
+            source.signature.outputs, source.run(first), source.run(other), strict=True
+        ):
+            scale = split_axis(str(field.shape[place]))[0] / factor
+            safe = math.floor((near * factor - radius) * scale)
+            same = [x.narrow(place + 1, 0, safe).double() for x in (a, b)]
+            low, high = field.range or (-1.0, 1.0)
+            if (same[0] - same[1]).abs().max() > ISOLATION_LIMIT * (high - low):
+                raise ExportError(
+                    f"Output {field.name} depends on places outside the radius that its signature states",
+                    seen=f"A radius of {radius} pixels",
+                    repair="Mend radius in the system's graphs(); None where norms read the whole image",
+                )
+
+
 def draw_inputs(
     fields: Sequence[Field],
     batch: int,
@@ -184,6 +218,7 @@ def draw_inputs(
 
     Those that all images share are drawn for each, those that the caller brings have stand-ins, and those that are
     fixed have other values too, up to the middle of their range, so that no path through the graph goes unseen.
+    Images have the values that bytes can give them, masks 0 and 1.
     sizes: of the dynamic axes.
     """
     indices = range(start, start + batch)
@@ -196,5 +231,9 @@ def draw_inputs(
             )
             middle = (field.range[0] + field.range[1]) / 2
             values = (values + there * (middle - values)).astype(field.dtype)
+        if field.dtype == "float32" and field.kind == "image":
+            values = dequantize(quantize(values))
+        elif field.dtype == "float32" and field.kind == "mask":
+            values = (values > 0.5).astype(np.float32)
         inputs[field.name] = values
     return inputs

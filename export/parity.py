@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from .report import Exactness, ParityRow
 from .trace import FLOAT_SUFFIX
 
 BATCHES = (1, 2, 3, 5, 8)
+SIZES = ((0,), (1, 3), (6, 2))  # steps above the smallest that dynamic axes can have, in turn
 EXACT_BATCHES, EXACT_THREADS = (1, 2, 3, 8, 64), (1, 2, 4)
 MAX_ABS, MAX_STEP, MAX_SHARE = 1e-4, 1, 1e-3
 MAX_PSNR = 200.0  # dB, stands for equal outputs
@@ -32,28 +34,60 @@ def measure_parity(
     source: Source, signature: Signature, file: bytes, probe: bytes, max_batch: int
 ) -> tuple[ParityRow, ...]:
     """Compare `file` and `probe` (the same graph with its float outputs) with torch; `ParityError` beyond limits."""
-    example = draw_inputs(signature.inputs, 1, sizes=signature.example_sizes)
+    example = file_inputs(source, signature, 1, source.signature.example_sizes)
     final, floats = (Session(data, device="cpu", example=example) for data in (file, probe))
-    rows, sizes = [], []
-    for batch in sorted({*BATCHES, max_batch}):
-        inputs = draw_inputs(signature.inputs, batch, sizes=signature.example_sizes)
-        truth = [output.numpy() for output in source.run(source.inputs(batch))]
+    rows, values = [], []
+    for batch, sizes in cases(source.signature, max_batch):
+        inputs = file_inputs(source, signature, batch, sizes)
+        truth = [output.numpy() for output in source.run(source.inputs(batch, sizes=sizes))]
         before = floats.run(inputs, [field.name + FLOAT_SUFFIX for field in signature.outputs])
         after = final.run(inputs, [field.name for field in signature.outputs])
         for i, field in enumerate(signature.outputs):
-            rows.append(compare(field, batch, truth[i], before[i], after[i]))
-            sizes.append(after[i].size)
+            rows.append(compare(field, batch, truth[i], before[i], after[i], sizes))
+            values.append(after[i].size)
             try:
-                check_row(rows[-1], sizes[-1])
+                check_row(rows[-1], values[-1])
             except ParityError as error:
                 raise _explained(error, source, i) from error
-    check_shares(rows, sizes)
+    check_shares(rows, values)
     return tuple(rows)
 
 
-def compare(field: Field, batch: int, truth: Array, before: Array, after: Array) -> ParityRow:
-    """One row: torch's float output, the graph's, and the file's own output."""
-    wanted = (batch, *field.shape)
+def cases(signature: Signature, max_batch: int) -> list[tuple[int, dict[str, int]]]:
+    """Batch sizes, and sizes of the dynamic axes: each batch at the example's, a batch of 2 at others, the smallest
+    among them."""
+    example, least = signature.example_sizes, signature.least
+    found = [(batch, example) for batch in sorted({*BATCHES, max_batch})]
+    for steps in SIZES if example else ():
+        axes = zip(example, itertools.cycle(steps))
+        found.append((2, {name: least + step for name, step in axes}))
+    return found
+
+
+def file_inputs(
+    source: Source, signature: Signature, batch: int, sizes: Mapping[str, int]
+) -> dict[str, Array]:
+    """`Source.inputs` as the file takes them: images and masks as bytes, where the signature says so."""
+    inputs = draw_inputs(source.signature.inputs, batch, sizes=sizes)
+    for field in signature.inputs:
+        if field.dtype == "uint8" and field.kind == "image":
+            inputs[field.name] = np.ascontiguousarray(quantize(inputs[field.name]))
+        elif field.dtype == "uint8" and field.kind == "mask":
+            planes = inputs[field.name].transpose(0, 2, 3, 1)
+            inputs[field.name] = np.ascontiguousarray(planes * 255).astype(np.uint8)
+    return inputs
+
+
+def compare(
+    field: Field,
+    batch: int,
+    truth: Array,
+    before: Array,
+    after: Array,
+    sizes: Mapping[str, int] | None = None,
+) -> ParityRow:
+    """One row: torch's float output, the graph's, and the file's own output. sizes: of the dynamic axes."""
+    wanted = (batch, *field.shape_at(sizes or {}))
     if truth.shape != before.shape or after.shape != wanted:
         raise ParityError(
             f"Output {field.name} has the wrong shape",
@@ -72,16 +106,15 @@ def compare(field: Field, batch: int, truth: Array, before: Array, after: Array)
         if mse < math.inf
         else 0.0
     )
-    row = ParityRow(field.name, batch, max_abs, max_abs / max(largest, 1e-12), psnr)
+    size = "x".join(map(str, truth.shape[2:])) if sizes and truth.ndim == 4 else ""
+    row = ParityRow(field.name, batch, max_abs, max_abs / max(largest, 1e-12), psnr, size=size)
     if field.dtype != "uint8":
         expected = np.clip(truth, -1, 1) if field.kind == "image" else truth
         worst = np.abs(expected.astype(np.float64) - after)
         largest = float(worst.max()) if np.isfinite(worst).all() else math.inf
-        return ParityRow(field.name, batch, max(max_abs, largest), row.max_rel, psnr)
+        return dataclasses.replace(row, max_abs=max(max_abs, largest))
     steps = np.abs(quantize(truth).astype(np.int16) - after.astype(np.int16))
-    return ParityRow(
-        field.name, batch, max_abs, row.max_rel, psnr, int(steps.max()), float((steps > 0).mean())
-    )
+    return dataclasses.replace(row, step=int(steps.max()), share=float((steps > 0).mean()))
 
 
 def check_row(row: ParityRow, values: int) -> None:
@@ -90,9 +123,7 @@ def check_row(row: ParityRow, values: int) -> None:
     share = (row.share or 0.0) if values * MAX_SHARE >= 1 else 0.0
     bytes_differ = row.step is not None and (row.step > MAX_STEP or share > MAX_SHARE)
     if not row.max_abs <= MAX_ABS or bytes_differ:
-        seen = (
-            f"At batch {row.batch} the float output is off by {row.max_abs:.3g}, limit {MAX_ABS:g}"
-        )
+        seen = f"At batch {row.batch}{f' of {row.size}' if row.size else ''} the float output is off by {row.max_abs:.3g}, limit {MAX_ABS:g}"
         if row.step is not None:
             seen += f"; bytes by {row.step} steps in {100 * (row.share or 0.0):.3g} %, limits {MAX_STEP} and 0.1 %"
         raise ParityError(

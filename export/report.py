@@ -11,7 +11,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class ParityRow:
-    """One batch size and output. max_abs, max_rel (of the largest value) and psnr (dB, of the range) are of the
+    """One batch size and output. size: of its image, as HEIGHTxWIDTH, where that is the caller's choice. max_abs, max_rel (of the largest value) and psnr (dB, of the range) are of the
     float output before the head; step and share are the largest step and the share of differing bytes of uint8."""
 
     output: str
@@ -21,6 +21,7 @@ class ParityRow:
     psnr: float
     step: int | None = None
     share: float | None = None
+    size: str = ""
 
 
 @dataclass(frozen=True)

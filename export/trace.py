@@ -11,10 +11,12 @@ import logging
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import ExportError, GanError
+from ..runtime.signature import Field, Signature, split_axis
 
 EXAMPLE_BATCH = 3
 FLOAT_SUFFIX = "_float"  # of an output's name before its head
@@ -54,9 +56,10 @@ def trace(work: Path, *, checkpoint: Path, graph: str, system_file: str | None, 
 
 
 def export_program(
-    module: Any, inputs: tuple[Any, ...], input_names: list[str], outputs: list[str], opset: int
+    module: Any, inputs: tuple[Any, ...], fields: Sequence[Field], outputs: list[str], opset: int
 ) -> Any:
-    """torch.onnx.export with axis 0 of every input dynamic; raises `ExportError` where a limit was put on it."""
+    """torch.onnx.export with axis 0 of every input dynamic, and those that the fields name; raises `ExportError` where
+    a limit was put on one."""
     import torch
 
     with warnings.catch_warnings():
@@ -66,8 +69,8 @@ def export_program(
             inputs,
             dynamo=True,
             # A string, never Dim("batch"): with that, torch may silently give a static batch.
-            dynamic_shapes=dynamic_axes(module, len(inputs)),
-            input_names=input_names,
+            dynamic_shapes=dynamic_axes(module, fields),
+            input_names=[field.name for field in fields],
             output_names=outputs,
             opset_version=opset,
             external_data=False,
@@ -78,14 +81,34 @@ def export_program(
     return program
 
 
-def dynamic_axes(module: Any, count: int) -> tuple[Any, ...]:
-    """{0: "batch"} for each of the module's inputs, nested as its forward takes them: a *rest is a tuple of its own."""
+def dynamic_axes(module: Any, fields: Sequence[Field]) -> tuple[Any, ...]:
+    """{0: "batch"} for each of the module's inputs, and the field's own dynamic axes, "4*h" as a multiple of h; nested
+    as its forward takes them: a *rest is a tuple of its own."""
+    from torch.export import Dim
+
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
-    axes = tuple({0: "batch"} for _ in range(count))
+    names = {split_axis(a)[1] for field in fields for a in field.shape if isinstance(a, str)}
+    dims = {name: Dim(name) for name in sorted(names)}
+
+    def size(axis: str) -> Any:
+        factor, name = split_axis(axis)
+        return factor * dims[name] if factor > 1 else dims[name]
+
+    axes = tuple(
+        {0: "batch", **{i: size(a) for i, a in enumerate(field.shape, 1) if isinstance(a, str)}}
+        for field in fields
+    )
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         return axes
     named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
     return (*axes[:named], axes[named:])
+
+
+def trace_sizes(signature: Signature) -> dict[str, int]:
+    """Sizes of the dynamic axes to trace with: all different, none 1 and none the batch's, which torch would take for
+    constants or for one another."""
+    sizes = signature.example_sizes.items()
+    return {name: max(size, EXAMPLE_BATCH) + i for i, (name, size) in enumerate(sizes, 1)}
 
 
 def check_ranges(constraints: Any) -> None:
@@ -118,10 +141,10 @@ def _main(path: str) -> None:
             system_file=request["system_file"],
             accept_changed=True,  # the parent has checked
         )
-        names = [field.name for field in source.signature.inputs]
+        fields = source.signature.inputs
         outputs = [field.name + FLOAT_SUFFIX for field in source.signature.outputs]
-        inputs = tuple(source.inputs(EXAMPLE_BATCH))
-        export_program(source.module, inputs, names, outputs, request["opset"]).save(
+        inputs = tuple(source.inputs(EXAMPLE_BATCH, sizes=trace_sizes(source.signature)))
+        export_program(source.module, inputs, fields, outputs, request["opset"]).save(
             request["onnx"], include_initializers=True, external_data=False
         )
     except GanError as error:

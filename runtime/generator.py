@@ -78,7 +78,7 @@ class Generator:
                 seen=f"One sample has {largest} bytes, the limit is {max_output_bytes}",
                 repair="Raise max_output_bytes, if you trust the file",
             )
-        fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(self.signature.main.size, 1)))
+        fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(self.signature.example_values, 1)))
         self._micro_batch = min(micro_batch or fitting, max_output_bytes // largest)
         self._session = Session(
             self._file.data, device=device, threads=threads, example=self._zeros(1)
@@ -186,7 +186,7 @@ class Generator:
     ) -> Iterator[Array]:
         """The images of `interpolate`, some at a time, in bounded memory."""
         frames = latents.check_integer("number of frames", frames, 1, MAX_COUNT)
-        labels = self._labels(label, 1)
+        labels = self.labels(label, 1)
         self._check_truncation(truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
         return self._run_path(begin, end, frames)
@@ -252,7 +252,7 @@ class Generator:
         latents.check_uint64("seed", seed)
         start = latents.check_uint64("start", start)
         latents.check_uint64("index of the last image", start + count - 1)
-        labels = self._labels(label, count)
+        labels = self.labels(label, count)
         self._check_truncation(truncation)
         each = self._noise_for_each(noise)
         return self._run_chunks(count, seed, start, labels, truncation, each)
@@ -313,7 +313,7 @@ class Generator:
             self._drawn[field.name] = draw_field(field, 0, range(1))
         return np.repeat(self._drawn[field.name], count, axis=0)
 
-    def _labels(self, label: Label | None, count: int) -> Array | None:
+    def labels(self, label: Label | None, count: int) -> Array | None:
         """int64 [] for one label, [count] for one each, None where they are drawn."""
         if label is None:
             return None

@@ -37,6 +37,12 @@ def quantize(x: NDArray[np.floating[Any]]) -> Pixels:
     return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
+def dequantize(images: Pixels) -> NDArray[np.float32]:
+    """uint8 [N, H, W, C] as float images [N, C, H, W] of [-1, 1]: x / 127.5 - 1, as in every exported graph."""
+    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
+    return planes / np.float32(127.5) - np.float32(1.0)
+
+
 def grid(images: Pixels, columns: int | None = None, *, gap: int = 2) -> Pixels:
     """One image [H', W', C] of many [N, H, W, C], row by row, `gap` pixels apart; as square as can be by default."""
     if images.ndim != 4 or len(images) == 0:

@@ -80,13 +80,15 @@ class Signature:
     inputs and outputs are in the graph's order; the first output is the main one, which `sample` returns.
     classes: names of the classes, in the order of their indices; empty for a generator without labels.
     radius: places of an input image further away than this, in its pixels along either axis, have no part in a place
-    of the output, so that a large image may be run in tiles; None where the whole image has.
+    of the output, so that a large image may be run in tiles; None where the whole image has. least: the smallest size
+    of a dynamic axis, by its name: with least 2 an axis "4*h" is 8 or more.
     """
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     classes: tuple[str, ...] = ()
     radius: int | None = None
+    least: int = 1
 
     @property
     def main(self) -> Field:
@@ -109,7 +111,12 @@ class Signature:
     @property
     def example_sizes(self) -> dict[str, int]:
         """Sizes of the dynamic axes for a sample of moderate size: the largest multiple of each is about 64."""
-        return {name: max(1, 64 // factor) for name, factor in self.factors.items()}
+        return {name: max(self.least, 64 // factor) for name, factor in self.factors.items()}
+
+    @property
+    def example_values(self) -> int:
+        """Values of one sample of the main output at the example's sizes."""
+        return math.prod(self.main.shape_at(self.example_sizes))
 
     def input(self, name: str) -> Field | None:
         return next((field for field in self.inputs if field.name == name), None)
@@ -124,6 +131,8 @@ class Signature:
         }
         if self.radius is not None:
             content["radius"] = self.radius
+        if self.least != 1:
+            content["least"] = self.least
         return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -139,7 +148,8 @@ class Signature:
                 tuple(_field_from_dict(entry) for entry in _list(content["inputs"])),
                 tuple(_field_from_dict(entry) for entry in _list(content["outputs"])),
                 tuple(_string(name) for name in _list(content["classes"])),
-                None if content.get("radius") is None else _radius(content["radius"]),
+                None if content.get("radius") is None else _pixels(content["radius"], 0),
+                _pixels(content.get("least", 1), 1),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _refused(f"{type(error).__name__}: {error!s:.200}") from error
@@ -305,9 +315,9 @@ def _span(value: Any) -> tuple[float, float]:
     return _number(low), _number(high)
 
 
-def _radius(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**20:
-        raise ValueError(f"a radius {value!r:.40}")
+def _pixels(value: Any, at_least: int) -> int:
+    if type(value) is not int or not at_least <= value < 2**20:
+        raise ValueError(f"a radius, or a least size, {value!r:.40}")
     return value
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .parts import Augmentation, Batch, Live
-from .trees import Tree, tree_map
+from .trees import Tree, leaves, tree_map
 
 POLICIES = ("color", "translation", "cutout")
 
@@ -41,6 +42,70 @@ def normal(like: Tensor, batch: Batch) -> Tensor:
     """One standard normal number for each sample: [B, 1, ...]."""
     shape = (len(like), *(1 for _ in like.shape[1:]))
     return torch.randn(shape, generator=batch["source"], device=like.device)
+
+
+class ImagePool(Augmentation):
+    """Fakes of earlier steps: with probability 1/2 a fake is exchanged for a random one of the last `size`
+    (Shrivastava et al. 2017, section 2.3; Zhu et al. 2017, section 4)."""
+
+    name = "pool"
+    fakes_only = True
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._images: dict[str, Tensor] = {}  # of each leaf, [up to size, C, H, W]
+
+    def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree:
+        number = iter(range(len(list(leaves(sample)))))
+        return tree_map(lambda x: self._exchanged(str(next(number)), x, batch), sample)
+
+    def _exchanged(self, leaf: str, x: Tensor, batch: Batch) -> Tensor:
+        x = x.detach()  # else the pool would keep the graphs of all its images
+        pool = self._images.get(leaf, x[:0]).to(x.device)
+        if pool.shape[1:] != x.shape[1:]:  # images grow in some systems
+            pool = x[:0]
+        exchange = _flat(uniform(x, batch)) < 0.5
+        place = _flat(uniform(x, batch))
+        result = []
+        for i, image in enumerate(x):
+            if not image.isfinite().all():  # would come back for ever
+                result.append(image)
+            elif len(pool) < self.size:
+                pool = torch.cat([pool, image[None]])
+                result.append(image)
+            elif exchange[i]:
+                k = min(int(place[i] * len(pool)), len(pool) - 1)
+                result.append(pool[k].clone())
+                pool[k] = image
+            else:
+                result.append(image)
+        self._images[leaf] = pool
+        return torch.stack(result)
+
+    def state(self) -> dict[str, Any]:
+        return {leaf: images.clone() for leaf, images in self._images.items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for leaf, images in state.items():
+            if not (isinstance(leaf, str) and isinstance(images, Tensor)):
+                raise TypeError(f"pool {leaf!r:.40}")
+            fits = images.ndim == 4 and len(images) <= self.size and images.is_floating_point()
+            if not (fits and images.isfinite().all()):
+                raise ValueError(f"pool {leaf!r:.40} of {images.dtype} {list(images.shape)!r:.80}")
+        self._images = {leaf: images.clone() for leaf, images in state.items()}
+
+
+class Beside(Augmentation):
+    """The sample beside what it was made from, batch[entry], so that the discriminators judge both as one and further
+    augmentations act alike on them (Isola et al. 2017, section 3.1)."""
+
+    name = "beside"
+
+    def __init__(self, entry: str) -> None:
+        self.entry = entry
+
+    def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree:
+        return [batch[self.entry], sample]
 
 
 class InstanceNoise(Augmentation):

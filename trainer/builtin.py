@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..runtime.errors import InputError
 from .dataset import Dataset, Mixture
-from .faces import AGES, faces
+from .faces import AGES, faces, persons
 from .parts import Arrangement, DataKind
 from .shapes import SHAPES, edges, shapes, warm_cold
 
@@ -176,6 +176,11 @@ def _load_faces(resolution: int, channels: int) -> Dataset:
     return Dataset("faces", pixels, ages, AGES)
 
 
+def _load_persons(resolution: int, channels: int) -> Dataset:
+    partners, samples, ages, _ = persons(FACES_COUNT, resolution)
+    return Dataset("persons", samples, ages, AGES, partners=partners, arrangement="pairs")
+
+
 def _load_points(name: str, mixture: Mixture) -> Dataset:
     return Dataset(name, points(mixture, POINTS_COUNT), None, (), mixture=mixture)
 
@@ -187,6 +192,7 @@ BUILTIN = {
         Builtin("stacked-digits", "image", 25_000, 28, 3, (), _load_stacked),
         Builtin("shapes", "image", 3_000, 32, 3, SHAPES, _load_shapes),
         Builtin("faces", "image", 3_000, 32, 3, AGES, _load_faces),
+        Builtin("persons", "image", 3_000, 32, 3, AGES, _load_persons, "pairs", 3),
         Builtin("edges", "image", 2_000, 32, 3, (), _load_edges, "pairs", 1),
         Builtin("warm-cold", "image", 2_000, 16, 3, (), _load_warm_cold, "unpaired", 3),
         Builtin("ring", "points", 5_000, None, None, (), lambda *_: _load_points("ring", RING)),

@@ -26,10 +26,12 @@ from .randomness import DataOrder, derive_seed, draw, generator
 from .system import System
 from .trees import Tree, tree_map
 from .unroll import foresee, without_logits
+from .windows import cut, flips, mirror, places, zoomed_size
 
 logger = logging.getLogger("gan.trainer")
 
 MAX_SKIPPED_IN_A_ROW = 10
+EXAMPLES = 256
 
 
 @dataclass
@@ -100,6 +102,11 @@ class Training:
         self.skipped_in_a_row = dict.fromkeys(self.players, 0)
         self.stage_number = -1
         self._order = DataOrder(len(data), config.seed)
+        self._partner_order = None  # that of the samples
+        if data.partners is not None and data.arrangement == "unpaired":
+            own = derive_seed(config.seed, "partners")
+            self._partner_order = DataOrder(len(data.partners), own)
+        self._examples: Batch | None = None
 
     @property
     def batch_size(self) -> int:
@@ -129,7 +136,7 @@ class Training:
         if key not in batch:
             sample = batch[name]
             for augment in self.augmentations:
-                if not augment.reals_only:
+                if not (augment.reals_only or augment.fakes_only):
                     sample = augment(self, sample, batch)
             batch[key] = self.system.discriminate(self, sample, batch)
         return batch[key]
@@ -248,6 +255,11 @@ class Training:
             if keep is not None:
                 self._generated = batch | generated
                 generated = {name: tree_map(Tensor.detach, v) for name, v in generated.items()}
+            if not player.averaged and "fake" in generated:
+                for augment in self.augmentations:
+                    if augment.fakes_only:
+                        pooled = augment(self, tree_map(Tensor.detach, generated["fake"]), batch)
+                        generated = generated | {"fake": pooled}
             yield batch | generated
 
     def _losses(self, player: Player, due: list[Objective], batch: Batch) -> Tensor:
@@ -270,10 +282,14 @@ class Training:
 
     @contextlib.contextmanager
     def _foresight(self, player: Player, batch: Batch) -> Iterator[None]:
-        """For an unrolling player the others' networks are those of some moves later, as functions of its own."""
+        """For an unrolling player the others' networks are those of some moves later, as functions of its own.
+
+        Only of those that move in this stage.
+        """
         present = self.networks
+        moving = {turn.player for turn in self.stages[self.stage_number].turns}
         for name, other in self.players.items() if player.unroll else ():
-            if other is not player:
+            if other is not player and name in moving and self._due(other):
                 loss = functools.partial(self._loss_with, other, batch)
                 self.networks = self.networks | foresee(
                     other, present, self.optimizers[name], loss, player.unroll
@@ -301,15 +317,20 @@ class Training:
         """
         size, device, seed = self.batch_size, self.device, self.config.seed
         mine = self.world.slice
-        indices = mine(self._order.indices(self.position, size))
+        position = self.position
+        indices = mine(self._order.indices(position, size))
         self.position += size
-        batch: Batch = {"real": self.data.samples_of(indices, device)}
+        batch: Batch = {"real": self.data.samples_of(indices, device, whole=True)}
         if self.system.classes:
             batch["label"] = self.data.labels_of(indices, device)
-        if self.config.mirror:
-            source = generator(device, seed, self.step, purpose, "mirror")
-            flip = mine(torch.rand((size, 1, 1, 1), generator=source, device=device)) < 0.5
-            batch["real"] = torch.where(flip, batch["real"].flip(3), batch["real"])
+        if self.data.partners is not None:
+            theirs = (
+                indices
+                if self._partner_order is None
+                else mine(self._partner_order.indices(position, size))
+            )
+            batch["partner"] = self.data.partners_of(theirs, device, whole=True)
+        self._cut_and_mirror(batch, purpose)
         for entry in self.graph.inputs:
             if entry.draw is not None and entry.draw.kind in ("normal", "uniform"):
                 source = generator(device, seed, self.step, purpose, entry.name)
@@ -320,7 +341,41 @@ class Training:
         for augment in self.augmentations:
             if augment.reals_only:
                 batch["real"] = augment(self, batch["real"], batch)
-        return batch
+        return self.system.prepare(batch)
+
+    def _cut_and_mirror(self, batch: Batch, purpose: str) -> None:
+        """Random windows and mirror images, alike of a pair; of unpaired images each side has its own."""
+        paired = self.data.arrangement == "pairs"
+        sides = [n for n in ("real", "partner") if n in batch]
+        for names in [sides] if paired else [[name] for name in sides]:
+            images = [batch[name] for name in names]
+            about = purpose if names[0] == "real" else f"{purpose}/partner"
+            if self.data.window is not None:
+                source = generator(self.device, self.config.seed, self.step, about, "window")
+                whole = zoomed_size(images[0].shape[2], self.config.zoom, source)
+                begin = places(self.batch_size, whole, self.data.window, source)
+                images = cut(images, self.world.slice(begin), self.data.window, whole=whole)
+            if self.config.mirror:
+                source = generator(self.device, self.config.seed, self.step, about, "mirror")
+                images = mirror(images, self.world.slice(flips(self.batch_size, source)))
+            batch |= dict(zip(names, images, strict=True))
+
+    @property
+    def examples(self) -> Batch:
+        """Up to EXAMPLES of the data, evenly chosen, prepared as a batch; always the same."""
+        if self._examples is None:
+            count = min(EXAMPLES, len(self.data))
+            rows = torch.linspace(0, len(self.data) - 1, count).long()
+            batch: Batch = {"real": self.data.samples_of(rows, self.device)}
+            if self.system.classes:
+                batch["label"] = self.data.labels_of(rows, self.device)
+            partners = self.data.partners
+            if partners is not None:
+                theirs = torch.linspace(0, len(partners) - 1, count).long()
+                batch["partner"] = self.data.partners_of(theirs, self.device)
+            batch["source"] = generator(self.device, self.config.seed, "examples")
+            self._examples = self.system.prepare(batch)
+        return self._examples
 
     @contextlib.contextmanager
     def _frozen_but(self, *players: Player) -> Iterator[None]:

@@ -44,6 +44,21 @@ class RandomFeatures(nn.Module):
         return torch.cat([x.mean((2, 3)), adaptive_avg_pool2d(x, 4).flatten(1) / 4], 1)
 
 
+class RandomMaps(nn.Module):
+    """Images -> the maps of the three convolutions, 1/2, 1/4 and 1/8 of the image's size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = RandomFeatures(channels).layers
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for layer in self.layers:
+            x = leaky_relu(layer(x), 0.2)
+            maps.append(x)
+        return maps
+
+
 @torch.no_grad()
 def embed(features: nn.Module, images: Tensor, chunk: int = 256) -> Tensor:
     """Features of many images, some at a time: float32 [N, F]."""

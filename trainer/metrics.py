@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ..runtime.inputs import draw_field
 from .dataset import Dataset, Mixture
 from .features import RandomFeatures, embed
-from .parts import Graph, Live, Metric
+from .parts import Batch, Graph, Live, Metric
 
 K = 5
 CHUNK_VALUES = 64 * 3 * 256 * 256  # most values of the samples that are made at once
@@ -121,12 +123,43 @@ def modes(samples: Tensor, mixture: Mixture, within: float | None = None) -> tup
     return int(enough.sum()), near.float().mean().item()
 
 
+class Likeness:
+    """How near the averaged generator's images are to the truths of the examples."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def metric(self) -> Metric:
+        return Metric("psnr", self.measure, good=(20.0, float("inf")))
+
+    @torch.no_grad()
+    def measure(self, live: Live) -> dict[str, float]:
+        """psnr of all pixels together in dB, and l1, of images in [-1, 1]."""
+        truth = live.examples["real"]
+        made = run_averaged(self._graph, live, live.examples)
+        return {"psnr": psnr(made, truth), "l1": (made - truth).abs().mean().item()}
+
+
+def psnr(made: Tensor, truth: Tensor) -> float:
+    """10 log10(2^2 / E (x - y)^2) of images in [-1, 1]: of all pixels together, so that flat images do not rule it."""
+    error = (made.clamp(-1, 1) - truth).square().mean().item()
+    return 10 * math.log10(4 / max(error, 4e-12))
+
+
 def default_metrics(data: Dataset, graph: Graph, device: torch.device) -> list[Metric]:
-    """Coverage of images and points, after the modes where they are known; none for fewer than 8 samples."""
+    """Coverage of images and points, after the modes where they are known; likeness to the truth where the graph
+    takes what the data gives; none for fewer than 8 samples."""
     if graph.outputs[0].kind not in ("image", "points") or len(data) < 8:
         return []
+    if takes_data(graph):
+        return [Likeness(graph).metric()]
     found = [Modes(data.mixture, graph, device).metric()] if data.mixture else []
     return [*found, Coverage(data, graph, device).metric()]
+
+
+def takes_data(graph: Graph) -> bool:
+    """Whether an input of the graph is not drawn: it comes from the data."""
+    return any(field.draw is None for field in graph.inputs)
 
 
 def drawn_inputs(graph: Graph, seed: int, count: int, device: torch.device) -> dict[str, Tensor]:
@@ -140,15 +173,15 @@ def drawn_inputs(graph: Graph, seed: int, count: int, device: torch.device) -> d
 
 
 @torch.no_grad()
-def run_averaged(
-    graph: Graph, live: Live, inputs: dict[str, Tensor], chunk: int | None = None
-) -> Tensor:
+def run_averaged(graph: Graph, live: Live, inputs: Batch, chunk: int | None = None) -> Tensor:
     """The graph's main output for all inputs, by the averaged networks, some at a time."""
     module = graph.build(live.averaged)
-    count = len(next(iter(inputs.values())))
-    chunk = chunk or max(1, min(64, CHUNK_VALUES // max(graph.outputs[0].size, 1)))
+    given = [inputs[field.name] for field in graph.inputs]
+    count = len(given[0])
+    largest = max(graph.signature.example_values, *(x[0].numel() for x in given))
+    chunk = chunk or max(1, min(64, CHUNK_VALUES // largest))
     parts = []
     for start in range(0, count, chunk):
-        output = module(*(inputs[field.name][start : start + chunk] for field in graph.inputs))
+        output = module(*(x[start : start + chunk] for x in given))
         parts.append(output if isinstance(output, Tensor) else output[0])
     return torch.cat(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .parts import Batch, Live
 from .penalties import gradient_penalty, roth_penalty, squared_gradient_norm, squared_logits
@@ -39,6 +39,38 @@ def roth(live: Live, batch: Batch) -> Tensor:
     """Roth et al. 2017, eq. 21, without gamma/2."""
     real, fake = live.logits("real", batch), live.logits("fake", batch)
     return roth_penalty(real, batch["real"], fake, batch["fake"])
+
+
+def l1(live: Live, batch: Batch) -> Tensor:
+    """E |y - G(x)|, the mean over pixels and channels."""
+    return (batch["fake"] - batch["real"]).abs().mean()
+
+
+def mse(live: Live, batch: Batch) -> Tensor:
+    """E (y - G(x))^2, the mean over pixels and channels."""
+    return (batch["fake"] - batch["real"]).square().mean()
+
+
+class Perceptual:
+    """The mean squared distance in the features of a fixed network (Johnson et al. 2016, section 3.2; Ledig et al. 2017,
+    eq. 5), summed over its maps.
+
+    network: an image of [-1, 1] to a tensor, or to a tree of them. It is not trained.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.eval().requires_grad_(False)
+
+    def __call__(self, live: Live, batch: Batch) -> Tensor:
+        return self.between(batch["fake"], batch["real"])
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        self.network.to(x.device)
+        with torch.no_grad():
+            wanted = list(leaves(self.network(y)))
+        seen = leaves(self.network(x))
+        pairs = zip(seen, wanted, strict=True)
+        return torch.stack([(a - b).square().mean() for a, b in pairs]).sum()
 
 
 def drift(live: Live, batch: Batch) -> Tensor:

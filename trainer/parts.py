@@ -29,6 +29,11 @@ class Live(Protocol):
     step: int
 
     @property
+    def examples(self) -> Batch:
+        """A fixed choice of the data, prepared as a batch."""
+        ...
+
+    @property
     def batch_size(self) -> int:
         """Samples a move, of all processes."""
         ...
@@ -44,11 +49,13 @@ class Augmentation(ABC):
     It is differentiable, draws from batch["source"] alone, and reads the knobs of `live`, so that a schedule or a
     remedy can turn them. One that learns from the training says so in `adapts`, and keeps what it learnt in `state`.
     One that is for the reals only gives them the form in which the generators make their samples (a pyramid, a
-    fade-in); it is applied once, when they are drawn, so that all objectives see them so.
+    fade-in); it is applied once, when they are drawn, so that all objectives see them so. One that is for the fakes
+    only (a pool of earlier ones) is applied once, when they are made for a move of the discriminators.
     """
 
     name: ClassVar[str]
     reals_only: ClassVar[bool] = False
+    fakes_only: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, live: Live, sample: Tree, batch: Batch) -> Tree: ...
@@ -99,16 +106,21 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Graph:
-    """One exported function: its fields, and how to build it from the averaged networks."""
+    """One exported function: its fields, and how to build it from the averaged networks.
+
+    radius and least: as in `Signature`; export proves the first.
+    """
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     build: Callable[[Mapping[str, nn.Module]], nn.Module]
     classes: tuple[str, ...] = ()
+    radius: int | None = None
+    least: int = 1
 
     @property
     def signature(self) -> Signature:
-        return Signature(self.inputs, self.outputs, self.classes)
+        return Signature(self.inputs, self.outputs, self.classes, self.radius, self.least)
 
 
 @dataclass

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..runtime.images import Pixels, grid, quantize, save, scatter
 from ..runtime.signature import class_count
 from .engine import Training
-from .metrics import drawn_inputs, run_averaged
+from .metrics import drawn_inputs, run_averaged, takes_data
 from .run_folder import RunFolder
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_POINTS = 10, 8, 2_000
@@ -49,12 +52,17 @@ class Speed:
 class Sheet:
     """Samples of the same latents at every reading: one column a class, or SHEET_COLUMNS columns; of points a plot.
 
-    The latents are those of the latent stream for the run's seed, so `gan sample --seed` shows the same ones.
+    The latents are those of the latent stream for the run's seed, so `gan sample --seed` shows the same ones. Of a
+    generator that takes images a row shows what it was given, what it made, and the truth where there is one.
     """
 
     def __init__(self, training: Training) -> None:
         self._training = training
         inputs = training.graph.inputs
+        self._from_data = takes_data(training.graph)
+        self._points = False
+        if self._from_data:
+            return
         label = next((entry for entry in inputs if entry.kind == "label"), None)
         self.columns = min(class_count(label), 40) if label else SHEET_COLUMNS
         self._points = training.graph.outputs[0].kind == "points"
@@ -65,8 +73,36 @@ class Sheet:
             self._inputs[label.name] = torch.arange(count, device=device) % self.columns
 
     def draw(self) -> Pixels:
+        if self._from_data:
+            return self._rows()
         samples = run_averaged(self._training.graph, self._training, self._inputs).cpu().numpy()
         return scatter(samples) if self._points else grid(quantize(samples), self.columns)
+
+    def _rows(self) -> Pixels:
+        """Up to 2 * SHEET_ROWS examples, in two columns of rows."""
+        graph, examples = self._training.graph, self._training.examples
+        count = min(2 * SHEET_ROWS, len(examples[graph.inputs[0].name]))
+        given = {entry.name: examples[entry.name][:count] for entry in graph.inputs}
+        made = run_averaged(graph, self._training, given)
+        shown = [given[f.name] for f in graph.inputs if f.kind == "image"]
+        for entry in graph.inputs:
+            if entry.kind == "mask":  # grey where it is asked to paint
+                shown = [image * (1 - given[entry.name]) for image in shown]
+        truth = examples["real"]
+        shown += [made, truth[:count]] if isinstance(truth, Tensor) else [made]
+        size, channels = made.shape[2:], max(x.shape[1] for x in shown)
+        columns = [fitted(x, size, channels).cpu().numpy() for x in shown]
+        images = np.stack([quantize(x) for x in columns], 1)  # (N, columns, H, W, C)
+        return grid(images.reshape(-1, *images.shape[2:]), 2 * len(columns))
+
+
+def fitted(images: Tensor, size: Sequence[int], channels: int) -> Tensor:
+    """Images at another size, by nearest pixels, and grey ones in colour where others are."""
+    images = interpolate(images, tuple(size))
+    if images.shape[1] == 1:
+        images = images.expand(-1, min(channels, 3), -1, -1)
+    missing = images.new_ones(len(images), channels - images.shape[1], *size)
+    return torch.cat([images, missing], 1)  # opaque
 
 
 class Journal:

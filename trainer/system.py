@@ -21,6 +21,7 @@ from ..runtime.signature import Draw, Field
 from .augment import AdaptiveAugmentation, DiffAugment, InstanceNoise
 from .decode import Fit
 from .layers import add_spectral_norm
+from .layouts import Layout
 from .losses import LOSSES, AdversarialLoss, accuracy, distance
 from .objectives import drift, interpolated_gradient_penalty, r1_penalty, r2_penalty, roth
 from .options import Options
@@ -65,6 +66,11 @@ class System(ABC):
         """The options for this data, before the user's own are laid over them."""
         return cls.options_type()
 
+    @classmethod
+    def layouts(cls) -> tuple[Layout, ...]:
+        """How other code lays out the weights of its networks, which can then be adopted. Subclasses do not inherit it."""
+        return ()
+
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
         """Fresh networks by name, initialised."""
@@ -81,6 +87,14 @@ class System(ABC):
         """Names of the networks that judge: those of the players that nothing is exported of."""
         judges = [player for player in self.players().values() if not player.averaged]
         return [name for player in judges for name in player.networks]
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch of one move before anything is generated: what the graphs take, made from what the data gave.
+
+        batch has "real", "label" with classes, "partner" where the data has partners, and "source", a generator for
+        what is drawn here.
+        """
+        return batch
 
     def generate(self, live: Live, batch: Batch) -> Batch:
         """Run the generators on a batch: at least {"fake": ...}."""

@@ -14,6 +14,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from gan.export.trace import check_ranges, dynamic_axes, export_program
 from gan.runtime import ExportError
+from gan.runtime.signature import Field
 
 SYMBOL = sympy.Symbol("s0")
 
@@ -68,7 +69,7 @@ AXIS = {0: "batch"}
 def test_the_axes_are_nested_as_forward_takes_its_inputs(
     kind: Callable[[], nn.Module], count: int, axes: tuple[Any, ...]
 ) -> None:
-    assert dynamic_axes(kind(), count) == axes
+    assert dynamic_axes(kind(), [Field(f"x{i}", (4,)) for i in range(count)]) == axes
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,9 @@ def test_a_graph_of_any_forward_has_its_inputs_by_name_and_a_batch_axis_each(
     kind: Callable[[], nn.Module], count: int
 ) -> None:
     names = [f"x{i}" for i in range(count)]
+    fields = [Field(name, (4,)) for name in names]
     inputs = tuple(torch.randn(3, 4) for _ in range(count))
-    model = export_program(kind().eval(), inputs, names, ["y"], 20).model_proto
+    model = export_program(kind().eval(), inputs, fields, ["y"], 20).model_proto
     assert [value.name for value in model.graph.input] == names
     for value in (*model.graph.input, *model.graph.output):
         batch, width = value.type.tensor_type.shape.dim
