@@ -57,7 +57,7 @@ def run(name: str, trial: Trial, out: Path, scale: float, settings: list[str]) -
         given=given,
         out=folder,
         threads=1,
-        checkpoint_every=round(trial.keep * int(given["steps"])) or None,
+        checkpoint_every=round(trial.keep * trial.steps * scale) or None,
     )  # one thread, on which the weights depend: the scores are those of any such machine
 
     def keep(status: Status) -> None:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .common import argument, fail, how, machine, need, option, tell, what, where
+from .common import LiveLine, argument, clock, fail, how, machine, need, option, tell, what, where
 
 if TYPE_CHECKING:
     from ..trainer.progress import Status
     from ..trainer.request import Plan
 
-Fit = Literal["crop", "pad", "stretch"]
+Fit = Literal["crop", "pad", "stretch", "tiles"]
 Channels = Literal["auto", "1", "3", "4"]
 DATA = (
     "A folder or zip of images, classes as sub-folders; or built-in: digits (the default), stacked-digits, shapes, "
-    "ring, grid."
+    "faces (4 ages), edges (pairs), warm-cold (two sets), ring, grid."
 )
 SYSTEM = (
     "A system's name, or your own .py file; `gan systems` lists them. Default: cgan for labelled images, dcgan for "
     "others, gan for points."
 )
+SOURCE = (
+    "For systems that take an image: a folder or zip of the images that those of DATA are made from, matched by name, "
+    "or a set of their own. Without it: pairs side by side in each file (from left to right), or two sub-folders of "
+    "DATA (from the first to the second)."
+)
+FIT = "What to do with images that are not square; tiles cuts any into squares at their own scale."
+CROP = "Train on random windows of so many pixels a side. Default: the whole image."
 LOSS = "non-saturating, minimax, least-squares, hinge, wasserstein or relativistic."
 SET = "Any other setting; `gan systems NAME` lists them."
 EXAMPLE = "gan train ./photos --system dcgan --resolution 64 --out runs/photos"
@@ -34,6 +39,7 @@ EXAMPLE = "gan train ./photos --system dcgan --resolution 64 --out runs/photos"
 
 def train(
     data: Annotated[str | None, argument("DATA", DATA)] = None,
+    source: Annotated[str | None, what(help=SOURCE)] = None,
     system: Annotated[str | None, what(help=SYSTEM)] = None,
     resolution: Annotated[
         int | None, what(help="Pixels a side. Default: that of built-in data, else 64.")
@@ -41,8 +47,18 @@ def train(
     channels: Annotated[
         Channels, what(help="Grey, RGB or RGBA. Default: grey if all images are, else RGB.")
     ] = "auto",
-    fit: Annotated[Fit | None, what(help="What to do with images that are not square.")] = None,
+    fit: Annotated[Fit | None, what(help=FIT)] = None,
+    crop: Annotated[int | None, what(metavar="PIXELS", help=CROP)] = None,
+    zoom: Annotated[
+        float | None,
+        what(
+            help="With --crop: first enlarge by a random factor up to this, at most 4. Default: 1."
+        ),
+    ] = None,
     mirror: Annotated[bool | None, what("--mirror", help="Also train on mirrored images.")] = None,
+    swap: Annotated[
+        bool | None, what("--swap", help="Exchange the two sides of pairs or of two sets.")
+    ] = None,
     no_labels: Annotated[bool, what("--no-labels", help="Ignore the data's classes.")] = False,
     steps: Annotated[
         int | None, how(help="Training steps. Default: 25,000; built-in data has its own.")
@@ -119,7 +135,10 @@ def train(
         "resolution": resolution,
         "channels": None if channels == "auto" else int(channels),
         "fit": fit,
+        "crop": crop,
+        "zoom": zoom,
         "mirror": mirror,
+        "swap": swap,
         "steps": steps,
         "batch_size": batch_size,
         "seed": seed,
@@ -135,6 +154,7 @@ def train(
     }
     request = Request(
         data=data,
+        source=source,
         system=system,
         given={name: value for name, value in chosen.items() if value is not None},
         settings=tuple(settings or ()),
@@ -176,27 +196,18 @@ def train(
 
 
 class StatusLine:
-    """One live line on a terminal; a line every ten seconds elsewhere."""
+    """The live line of a run, once a step."""
 
     def __init__(self) -> None:
-        self._live, self._width, self._last, self._step = sys.stderr.isatty(), 0, 0.0, -1
+        self._line, self._step = LiveLine(), -1
 
     def show(self, status: Status) -> None:
-        text = status_text(status)
-        if status.step == self._step:
-            return
-        self._step = status.step
-        if self._live:
-            sys.stderr.write("\r" + text.ljust(self._width))
-            self._width = len(text)
-            sys.stderr.flush()
-        elif time.monotonic() - self._last > 10 or status.step == status.steps:
-            self._last = time.monotonic()
-            typer.echo(text, err=True)
+        if status.step != self._step:
+            self._step = status.step
+            self._line.show(status_text(status), last=status.step == status.steps)
 
     def end(self) -> None:
-        if self._live and self._width:
-            typer.echo("", err=True)
+        self._line.end()
 
 
 def status_text(s: Status) -> str:
@@ -213,18 +224,12 @@ def status_text(s: Status) -> str:
     return " | ".join(parts)
 
 
-def clock(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "?"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def print_plan(plan: Plan, minutes: float | None) -> None:
     from ..trainer.system import build_on_meta, parameter_count
 
     lines = {"data": plan.data.name, "samples": len(plan.data), "classes": len(plan.data.classes)}
+    if plan.data.partners is not None:
+        lines["partners"] = len(plan.data.partners)
     lines |= {n: "-" if value in (None, "") else value for n, value in plan.config.flat().items()}
     if minutes is not None and plan.checkpoint is None:
         lines["steps"] = f"what fits in {minutes:g} minutes, by a probe at the start"

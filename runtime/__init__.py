@@ -15,6 +15,7 @@ from .errors import (
     TrainingDivergedError,
 )
 from .generator import Generator
+from .search import search
 from .signature import Draw, Field, Signature
 from .styles import interpolate, mix
 
@@ -34,4 +35,5 @@ __all__ = [
     "TrainingDivergedError",
     "interpolate",
     "mix",
+    "search",
 ]

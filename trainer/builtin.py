@@ -1,4 +1,4 @@
-"""Built-in data, by name: real digits, digits stacked as colours, drawn shapes, and points of two mixtures.
+"""Built-in data, by name: real digits, digits stacked as colours, drawn shapes and faces, points of two mixtures.
 
 What is drawn is a function of a seed; seed 0 is trained on, others are there to be compared with.
 """
@@ -6,8 +6,7 @@ What is drawn is a function of a seed; seed 0 is trained on, others are there to
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +16,14 @@ from PIL import Image
 
 from ..runtime.errors import InputError
 from .dataset import Dataset, Mixture
-from .parts import DataKind
+from .faces import AGES, faces, persons
+from .parts import Arrangement, DataKind
+from .shapes import SHAPES, edges, shapes, warm_cold
 
 DIGITS = Path(__file__).parent / "mnist10k.npz"
 DIGITS_TRAINING_ROWS = 7_000  # rows from here on are never trained on
 STACKED_COUNT, SHAPES_COUNT, POINTS_COUNT = 30_000, 10_000, 100_000
+EDGES_COUNT, DOMAIN_COUNT, FACES_COUNT = 8_000, 5_000, 10_000
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -29,7 +31,10 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Builtin:
-    """One of them. steps: a run that shows something. draw: (resolution, channels) -> the training data."""
+    """One of them. steps: a run that shows something. draw: (resolution, channels) -> the training data.
+
+    partner: channels of partners, None without.
+    """
 
     name: str
     kind: DataKind
@@ -38,8 +43,18 @@ class Builtin:
     channels: int | None
     classes: tuple[str, ...]
     draw: Callable[[int, int], Dataset]
+    arrangement: Arrangement = "single"
+    partner: int | None = None
 
-    def load(self, resolution: int | None, channels: int | None, fit: str | None = None) -> Dataset:
+    def load(
+        self,
+        resolution: int | None,
+        channels: int | None,
+        fit: str | None = None,
+        *,
+        window: int | None = None,
+        swap: bool = False,
+    ) -> Dataset:
         """The training data, at its own size unless another is given. Raises `InputError` for what means nothing."""
         if fit is not None:
             raise InputError(
@@ -47,13 +62,25 @@ class Builtin:
                 seen="--fit, which is for images that are not square",
                 repair="Leave it out",
             )
-        if self.kind != "image" and (resolution, channels) != (None, None):
+        if self.kind != "image" and (resolution, channels, window) != (None, None, None):
             raise InputError(
                 f"{self.name} has neither resolution nor channels",
-                seen="one of them was given",
-                repair="Leave --resolution and --channels out: its samples are points",
+                seen="one of them was given" if window is None else "--crop",
+                repair="Leave --resolution and --channels out: its samples are points"
+                if window is None
+                else "Leave --crop out: its samples are points",
             )
-        return self.draw(resolution or self.resolution or 0, channels or self.channels or 0)
+        data = self.draw(resolution or self.resolution or 0, channels or self.channels or 0)
+        if swap:
+            assert data.partners is not None
+            data = replace(data, samples=data.partners, partners=data.samples)
+        if data.partners is not None and channels not in (None, data.info.channels):
+            raise InputError(
+                f"{self.name} has channels of its own",
+                seen=f"{channels}, its samples have {data.info.channels}",
+                repair="Leave --channels out",
+            )
+        return replace(data, window=window) if window is not None else data
 
 
 def find(path: str | None) -> Builtin | None:
@@ -82,66 +109,6 @@ def stacked(
     return _resized(pixels, resolution)[rows], labels[rows] @ np.array([100, 10, 1])
 
 
-COLOURS = {
-    "red": (255, 60, 60), "green": (60, 205, 60), "blue": (60, 90, 255),
-    "yellow": (255, 230, 60), "purple": (205, 60, 230), "cyan": (60, 230, 230),
-}  # fmt: skip
-KINDS = ("circle", "square", "triangle")
-SHAPES = tuple(f"{colour} {kind}" for kind, colour in product(KINDS, COLOURS))
-
-
-CHUNK_PIXELS = 1 << 21
-
-
-def shapes(
-    count: int, resolution: int = 32, channels: int = 3, seed: int = 0
-) -> tuple[Pixels, Labels]:
-    """Shaded circles, squares and triangles in six colours, big or small, on dark grounds, anywhere near the middle.
-
-    uint8 [count, C, R, R], and the class 0 to 17. RGBA has the shape's coverage as alpha, grey the luma.
-    """
-    draw = np.random.default_rng(seed)
-    label = draw.integers(0, len(SHAPES), count)
-    kind, colour = label // len(COLOURS), label % len(COLOURS)
-    size = 0.32 + 0.28 * draw.integers(0, 2, count) + 0.06 * draw.random(count)
-    cx, cy = draw.uniform(-0.25, 0.25, (2, count))
-    ground = draw.uniform(12, 50, count)
-    images = np.empty((count, channels, resolution, resolution), np.uint8)
-    for i in range(
-        0, count, max(1, CHUNK_PIXELS // resolution**2)
-    ):  # as floats they would be large
-        part = slice(i, i + max(1, CHUNK_PIXELS // resolution**2))
-        drawn = (kind[part], colour[part], size[part], cx[part], cy[part], ground[part])
-        images[part] = _draw_shapes(resolution, channels, *drawn)
-    return images, label.astype(np.int64)
-
-
-def _draw_shapes(
-    resolution: int,
-    channels: int,
-    kind: Labels,
-    colour: Labels,
-    size: NDArray[np.float64],
-    cx: NDArray[np.float64],
-    cy: NDArray[np.float64],
-    ground: NDArray[np.float64],
-) -> Pixels:
-    axis = ((np.arange(resolution) + 0.5) / resolution * 2 - 1).astype(np.float32)
-    x = axis[None, None, :] - _column(cx)  # (N, 1, R)
-    y = axis[None, :, None] - _column(cy)  # (N, R, 1)
-    distance = _signed_distance(x, y, _column(size), _column(kind))  # (N, R, R)
-    cover = np.clip(0.5 - distance * resolution / 2, 0, 1)  # a pixel is 2 / resolution wide
-    shade = 1 - 0.35 * (axis[None, :, None] + 1) / 2
-    paint = np.array(list(COLOURS.values()), np.float32)[colour][:, :, None, None]
-    image = _column(ground)[:, None] * (1 - cover[:, None]) + paint * (shade * cover)[:, None]
-    if channels == 1:
-        image = np.tensordot(image, np.array([0.299, 0.587, 0.114]), (1, 0))[:, None]
-    elif channels == 4:
-        image = np.concatenate([image, 255 * cover[:, None]], 1)
-    pixels: Pixels = np.rint(image.clip(0, 255)).astype(np.uint8)
-    return pixels
-
-
 RING = Mixture(
     np.array([[np.cos(a), np.sin(a)] for a in np.arange(8) * np.pi / 4], np.float32), 0.02
 )
@@ -157,23 +124,6 @@ def points(mixture: Mixture, count: int, seed: int = 0) -> NDArray[np.float32]:
     centres = mixture.centres[draw.integers(0, len(mixture.centres), count)]
     noise = mixture.deviation * draw.standard_normal(centres.shape)
     return (centres + noise).astype(np.float32)
-
-
-def _signed_distance(
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
-    size: NDArray[np.float32],
-    kind: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """To the border of the shape, negative inside."""
-    circle = np.hypot(x, y) - size
-    square = np.maximum(np.abs(x), np.abs(y)) - 0.85 * size
-    triangle = np.maximum(0.866 * np.abs(x) - 0.5 * y, y) - 0.55 * size
-    return np.where(kind == 0, circle, np.where(kind == 1, square, triangle))
-
-
-def _column(values: NDArray[np.generic]) -> NDArray[np.float32]:
-    return values.astype(np.float32)[:, None, None]
 
 
 def _resized(pixels: Pixels, resolution: int) -> Pixels:
@@ -207,6 +157,30 @@ def _load_shapes(resolution: int, channels: int) -> Dataset:
     return Dataset("shapes", *shapes(SHAPES_COUNT, resolution, channels), SHAPES)
 
 
+def _load_edges(resolution: int, _: int) -> Dataset:
+    partners, samples = edges(EDGES_COUNT, resolution)
+    return Dataset("edges", samples, None, (), partners=partners, arrangement="pairs")
+
+
+def _load_warm_cold(resolution: int, _: int) -> Dataset:
+    warm, cold, _masks = warm_cold(DOMAIN_COUNT, resolution)
+    return Dataset("warm-cold", cold, None, (), partners=warm, arrangement="unpaired")
+
+
+def _load_faces(resolution: int, channels: int) -> Dataset:
+    if channels != 3:
+        raise InputError(
+            "faces are RGB", seen=f"{channels} channels", repair="Leave --channels out"
+        )
+    pixels, ages, _ = faces(FACES_COUNT, resolution)
+    return Dataset("faces", pixels, ages, AGES)
+
+
+def _load_persons(resolution: int, channels: int) -> Dataset:
+    partners, samples, ages, _ = persons(FACES_COUNT, resolution)
+    return Dataset("persons", samples, ages, AGES, partners=partners, arrangement="pairs")
+
+
 def _load_points(name: str, mixture: Mixture) -> Dataset:
     return Dataset(name, points(mixture, POINTS_COUNT), None, (), mixture=mixture)
 
@@ -217,6 +191,10 @@ BUILTIN = {
         Builtin("digits", "image", 3_000, 28, 1, tuple(map(str, range(10))), _load_digits),
         Builtin("stacked-digits", "image", 25_000, 28, 3, (), _load_stacked),
         Builtin("shapes", "image", 3_000, 32, 3, SHAPES, _load_shapes),
+        Builtin("faces", "image", 3_000, 32, 3, AGES, _load_faces),
+        Builtin("persons", "image", 3_000, 32, 3, AGES, _load_persons, "pairs", 3),
+        Builtin("edges", "image", 2_000, 32, 3, (), _load_edges, "pairs", 1),
+        Builtin("warm-cold", "image", 2_000, 16, 3, (), _load_warm_cold, "unpaired", 3),
         Builtin("ring", "points", 5_000, None, None, (), lambda *_: _load_points("ring", RING)),
         Builtin("grid", "points", 20_000, None, None, (), lambda *_: _load_points("grid", GRID)),
     )

@@ -21,10 +21,10 @@ from ..runtime.files import atomic_file
 from ..runtime.signature import Signature
 from . import systems
 from .config import Config, make_options
-from .parts import DataInfo, DataKind
+from .parts import Arrangement, DataInfo, DataKind
 from .system import System
 
-FORMAT = 3
+FORMAT = 4
 AXES: dict[DataKind, int] = {"image": 3, "points": 1}
 OLDER = "Use a model.pt of `gan train`, or an older copy such as best.pt"
 SECTIONS = (
@@ -92,11 +92,19 @@ class Checkpoint:
             if not isinstance(info, dict):
                 raise TypeError(f"info {info!r:.40}")
             lists = {name: tuple(info[name]) for name in ("shape", "classes")}
-            data = DataInfo(**{**info, **lists})
+            partner = None if info.get("partner") is None else tuple(info["partner"])
+            data = DataInfo(**{**info, **lists, "partner": partner})
             if data.kind not in get_args(DataKind) or len(data.shape) != AXES[data.kind]:
                 raise TypeError(f"{data.kind!r:.40} of shape {data.shape!r:.80}")
-            if not all(type(size) is int and size > 0 for size in data.shape):
-                raise TypeError(f"shape {data.shape!r:.80}")
+            if data.arrangement not in get_args(Arrangement):
+                raise TypeError(f"arrangement {data.arrangement!r:.40}")
+            if (data.arrangement == "single") != (data.partner is None):
+                raise TypeError(f"{data.arrangement} with partner {data.partner!r:.80}")
+            shapes = (data.shape, *([] if data.partner is None else [data.partner]))
+            if any(len(shape) != AXES[data.kind] for shape in shapes):
+                raise TypeError(f"partner {data.partner!r:.80}")
+            if not all(type(size) is int and size > 0 for shape in shapes for size in shape):
+                raise TypeError(f"shape {data.shape!r:.80}, partner {data.partner!r:.80}")
             if not all(isinstance(name, str) for name in data.classes):
                 raise TypeError("class names that are no texts")
             return data

@@ -30,7 +30,10 @@ class Config:
     resolution: int | None = None
     channels: int | None = None
     fit: Fit | None = None
+    crop: int | None = None
+    zoom: float = 1.0
     mirror: bool = False
+    swap: bool = False
     steps: int
     seed: int = 0
     ema_decay: float | None = None
@@ -45,6 +48,7 @@ class Config:
         try:
             source, options = SystemSource(**content["system"]), dict(content["options"])
             general = check_general(content)
+            check_windows(general)
             names = all(isinstance(name, str) for name in (source.name, *options))
             texts = all(isinstance(text, str | None) for text in (source.file, source.sha256))
             plain = all(isinstance(value, Plain) for value in options.values())
@@ -72,15 +76,20 @@ GENERAL: dict[str, Any] = {
     "resolution": int,
     "channels": Literal[1, 3, 4],
     "fit": Fit,
+    "crop": int,
+    "zoom": float,
     "mirror": bool,
+    "swap": bool,
     "steps": int,
     "seed": int,
     "ema_decay": float,
 }
 KINDS = {"image": "images", "points": "points"}
-NOT_CHOSEN = frozenset({"fit", "resolution", "channels", "ema_decay"})  # these may be None
+NOT_CHOSEN = frozenset({"fit", "resolution", "channels", "crop", "ema_decay"})  # these may be None
 _RANGES = {
     "resolution": (1, 16_384, "1 to 16,384"),
+    "crop": (1, 16_384, "1 to 16,384"),
+    "zoom": (1, 4, "1 to 4"),
     "steps": (1, 10**9, "1 to 1,000,000,000"),
     "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
 }
@@ -93,17 +102,24 @@ def make_config(
     given: Mapping[str, Plain],
     *,
     steps: int,
+    resolution: int | None = None,
 ) -> Config:
-    """The system's preset for this data with the given settings over it. Raises `InputError`."""
+    """The system's preset for this data with the given settings over it. Raises `InputError`.
+
+    resolution: of the prepared images, where the samples are windows of them.
+    """
     options = dataclasses.asdict(make_options(system, data, given))
     general = check_general(given)
     steps = general.get("steps", steps)
     return Config(
         system=source,
-        resolution=data.height if data.kind == "image" else None,
+        resolution=(resolution or data.height) if data.kind == "image" else None,
         channels=data.channels if data.kind == "image" else None,
         fit=general.get("fit"),
+        crop=general.get("crop"),
+        zoom=general.get("zoom", 1.0),
         mirror=general.get("mirror", False),
+        swap=general.get("swap", False),
         steps=steps,
         seed=general.get("seed", 0),
         ema_decay=general.get("ema_decay"),
@@ -141,6 +157,12 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
             f"{system.name} cannot be trained on such data",
             seen=f"samples that are {KINDS[data.kind]}",
             repair=f"It takes {' or '.join(KINDS[kind] for kind in system.kinds)}: choose another system or data",
+        )
+    if data.arrangement not in system.arrangements:
+        raise InputError(
+            f"{system.name} cannot be trained on such data",
+            seen=f"data arranged as {data.arrangement}",
+            repair=f"It takes {' or '.join(system.arrangements)}: choose another system or data",
         )
     preset = system.preset(data)
     known = {f.name for f in dataclasses.fields(preset)}
@@ -228,6 +250,16 @@ def check_general(given: Mapping[str, Any]) -> dict[str, Any]:
             repair="Give a number in [0, 1)",
         )
     return general
+
+
+def check_windows(general: Mapping[str, Any]) -> None:
+    """Raise `InputError` for settings of windows that contradict each other."""
+    if general.get("zoom", 1.0) > 1.0 and general.get("crop") is None:
+        raise InputError(
+            "Enlarging needs windows to cut from what was enlarged",
+            seen=f"--zoom {general['zoom']:g} without --crop",
+            repair="Add --crop, pixels a side of a window, or leave --zoom out",
+        )
 
 
 def _check_ranges(options: Options) -> None:

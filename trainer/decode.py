@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-Fit = Literal["crop", "pad", "stretch"]
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+from ..runtime import pictures
+from ..runtime.errors import InputError
+
+Fit = Literal["crop", "pad", "stretch", "tiles"]
 MAX_PIXELS = 64_000_000
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for images on their side
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -27,24 +30,34 @@ class NotSquare(ValueError):
     """An image that is not square, where no fit was chosen."""
 
 
-def decode(data: bytes, *, resolution: int, channels: int, fit: Fit | None) -> NDArray[np.uint8]:
-    """uint8 [channels, resolution, resolution] of an encoded image; the first frame of an animation.
+def decode(data: bytes, channels: int) -> Image.Image:
+    """The upright image of grey, RGB or RGBA; the first frame of an animation.
 
-    EXIF orientation is honoured; transparency is laid on white unless 4 channels are wanted. Raises
-    `ImageRefused` for what cannot be used and `NotSquare`.
+    EXIF orientation is honoured, a colour profile converted to sRGB; transparency is laid on white unless 4 channels
+    are wanted. Raises `ImageRefused` for what cannot be used.
     """
-    loaded = _load(data)
-    try:
-        image = _to_mode(loaded, channels)
-    except ValueError as error:  # Pillow converts rare modes to some others only
-        raise ImageRefused(f"mode {loaded.mode}") from error
+    return _to_mode(_open(data), channels)
+
+
+def prepare(image: Image.Image, resolution: int, fit: Fit | None) -> NDArray[np.uint8]:
+    """uint8 [N, C, resolution, resolution] of a decoded image: all its tiles, or one.
+
+    Raises `NotSquare` where no fit was chosen, `ImageRefused` for an image smaller than a tile.
+    """
+    if fit == "tiles":
+        return _tiles(_pixels(image), resolution)
     if image.width != image.height:
         if fit is None:
             raise NotSquare(f"{image.width} x {image.height}")
         image = _square(image, fit)
-    image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image, np.uint8).reshape(resolution, resolution, channels)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return _pixels(image.resize((resolution, resolution), Image.Resampling.LANCZOS))[None]
+
+
+def tile_places(length: int, size: int) -> list[int]:
+    """Where the tiles of a row begin: side by side, the last one aligned to the end; none where one does not fit."""
+    if length < size:
+        return []
+    return [min(start, length - size) for start in range(0, length, size)]
 
 
 def channels_of(data: bytes) -> int:
@@ -52,40 +65,52 @@ def channels_of(data: bytes) -> int:
     return 1 if _open(data).mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F") else 3
 
 
-def _open(data: bytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageRefused(f"more than {MAX_PIXELS} pixels") from error
-    except Exception as error:  # decoders raise many kinds on hostile bytes
-        raise ImageRefused("not an image") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageRefused(f"more than {MAX_PIXELS} pixels")
-    return image
-
-
-def _load(data: bytes) -> Image.Image:
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of the upright image, by its header."""
     image = _open(data)
+    width, height = image.size
+    told = image.format != "PNG" or any(word in data for word in (b"eXIf", b"exif", b"adobe.xmp"))
+    if width == height or image.format == "TIFF" or not told:
+        return width, height  # of a TIFF Pillow tells it upright; of a PNG getexif decodes it all
     try:
-        image.load()
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ORIENTATION) in TURNED
     except Exception as error:
         raise ImageRefused("damaged") from error
+    return (height, width) if turned else (width, height)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return pictures.open_image(io.BytesIO(data), MAX_PIXELS)
+    except InputError as error:
+        raise ImageRefused(error.seen) from error
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode.startswith("I"):  # more than 8 bits of grey: Pillow's own conversion would clip
-        levels = np.asarray(image).astype(np.float64)
-        deep = image.mode.startswith("I;16") or levels.max(initial=0) > 255
-        image = Image.fromarray(
-            (levels / (257.0 if deep else 1.0)).clip(0, 255).round().astype(np.uint8)
-        )
+    try:
+        colour, alpha = pictures.upright(image)
+    except InputError as error:
+        raise ImageRefused(error.seen) from error
     if channels == 4:
-        return image.convert("RGBA")
-    if image.has_transparency_data:
-        alpha = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", alpha.size, "white"), alpha)
-    return image.convert(_MODES[channels])
+        colour = colour.convert("RGB")
+        colour.putalpha(alpha or 255)
+    elif alpha is not None:
+        colour = Image.composite(colour, Image.new(colour.mode, colour.size, "white"), alpha)
+    return colour.convert(_MODES[channels])
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """uint8 [C, H, W]."""
+    pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _tiles(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """All tiles of uint8 [C, H, W], row by row, at the image's own scale."""
+    rows, columns = (tile_places(length, size) for length in pixels.shape[1:])
+    if not rows or not columns:
+        raise ImageRefused("smaller than a tile")
+    return np.stack([pixels[:, y : y + size, x : x + size] for y in rows for x in columns])
 
 
 def _square(image: Image.Image, fit: Fit) -> Image.Image:

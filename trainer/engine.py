@@ -26,7 +26,7 @@ from .randomness import DataOrder, derive_seed, draw, generator
 from .system import System
 from .trees import Tree, tree_map
 from .unroll import foresee, without_logits
-from .windows import cut, mirrored, places, zoomed
+from .windows import cut, flips, mirror, places, zoomed_size
 
 logger = logging.getLogger("gan.trainer")
 
@@ -252,14 +252,14 @@ class Training:
         for batch in split(self._next_batch(purpose), self.system.options.accumulate):
             with self._frozen_but(*movers):
                 generated = self.system.generate(self, batch)
+            if keep is not None:
+                self._generated = batch | generated
+                generated = {name: tree_map(Tensor.detach, v) for name, v in generated.items()}
             if not player.averaged and "fake" in generated:
                 for augment in self.augmentations:
                     if augment.fakes_only:
                         pooled = augment(self, tree_map(Tensor.detach, generated["fake"]), batch)
                         generated = generated | {"fake": pooled}
-            if keep is not None:
-                self._generated = batch | generated
-                generated = {name: tree_map(Tensor.detach, v) for name, v in generated.items()}
             yield batch | generated
 
     def _losses(self, player: Player, due: list[Objective], batch: Batch) -> Tensor:
@@ -282,10 +282,14 @@ class Training:
 
     @contextlib.contextmanager
     def _foresight(self, player: Player, batch: Batch) -> Iterator[None]:
-        """For an unrolling player the others' networks are those of some moves later, as functions of its own."""
+        """For an unrolling player the others' networks are those of some moves later, as functions of its own.
+
+        Only of those that move in this stage.
+        """
         present = self.networks
+        moving = {turn.player for turn in self.stages[self.stage_number].turns}
         for name, other in self.players.items() if player.unroll else ():
-            if other is not player:
+            if other is not player and name in moving and self._due(other):
                 loss = functools.partial(self._loss_with, other, batch)
                 self.networks = self.networks | foresee(
                     other, present, self.optimizers[name], loss, player.unroll
@@ -348,15 +352,12 @@ class Training:
             about = purpose if names[0] == "real" else f"{purpose}/partner"
             if self.data.window is not None:
                 source = generator(self.device, self.config.seed, self.step, about, "window")
-                images = zoomed(images, self.config.zoom, source)
-                height, width = images[0].shape[2:]
-                size, window = self.batch_size, self.data.window
-                drawn = places(size, (height, width), window, source)
-                images = cut(images, self.world.slice(drawn), window)
+                whole = zoomed_size(images[0].shape[2], self.config.zoom, source)
+                begin = places(self.batch_size, whole, self.data.window, source)
+                images = cut(images, self.world.slice(begin), self.data.window, whole=whole)
             if self.config.mirror:
                 source = generator(self.device, self.config.seed, self.step, about, "mirror")
-                draws = torch.rand((self.batch_size,), generator=source, device=self.device)
-                images = mirrored(images, self.world.slice(draws) < 0.5)
+                images = mirror(images, self.world.slice(flips(self.batch_size, source)))
             batch |= dict(zip(names, images, strict=True))
 
     @property

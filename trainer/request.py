@@ -17,6 +17,7 @@ from .config import (
     Config,
     Plain,
     check_general,
+    check_windows,
     make_config,
     make_options,
     parse_setting,
@@ -25,6 +26,7 @@ from .config import (
 from .data import classes_of, load_dataset, source_name
 from .dataset import Dataset
 from .distributed import local_device
+from .parts import Arrangement
 from .run_folder import RunFolder, choose_folder
 from .system import System
 from .systems import SystemSource
@@ -36,12 +38,14 @@ DEFAULT_STEPS = 25_000
 class Request:
     """What a user asks of `train`.
 
-    data: a folder, a zip, the name of built-in data, or None for the embedded digits. given: the settings chosen by name, the rest is the
+    data: a folder, a zip, the name of built-in data, or None for the embedded digits. source: a folder or a zip of
+    the images that samples are made from, where the system takes them. given: the settings chosen by name, the rest is the
     preset's. settings: the same as NAME=VALUE texts. The other fields change no weights, but for threads, whose
     number is part of a checkpoint.
     """
 
     data: str | None = None
+    source: str | None = None
     system: str | None = None
     given: Mapping[str, Plain] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
@@ -92,16 +96,25 @@ def plan(request: Request) -> Plan:
         kind, source = _resumed_system(checkpoint.config.system, request.system, accepted)
         stored = resume_config(checkpoint.config, given, accepted)
         general = stored.flat()
+    elif known is None and given.get("fit") is None:
+        given["fit"] = general["fit"] = kind.fit
+    check_windows(general)
     data = load_dataset(
         request.data,
+        source=request.source,
+        arrangement=choose_arrangement(kind, request.data, request.source),
         resolution=general.get("resolution"),
         channels=general.get("channels") or "auto",
+        partner_channels=kind.partner_channels,
         fit=general.get("fit"),
+        window=general.get("crop"),
+        swap=general.get("swap", False),
         workers=request.workers,
         scratch=folder.scratch,
     )
     steps = known.steps if known else DEFAULT_STEPS
-    config = stored or make_config(kind, source, data.info, given, steps=steps)
+    size = data.samples.shape[-1]
+    config = stored or make_config(kind, source, data.info, given, steps=steps, resolution=size)
     options = make_options(kind, data.info, config.options)
     config = dataclasses.replace(config, system=source, options=dataclasses.asdict(options))
     if checkpoint:
@@ -109,6 +122,50 @@ def plan(request: Request) -> Plan:
     system = kind(options, data.info)
     check(system, mirror=config.mirror)
     return Plan(config, folder, system, data, device, checkpoint)
+
+
+WANTED: dict[Arrangement, str] = {
+    "single": "single images",
+    "pairs": "pairs of images (two folders with DATA and --source, or side by side in each file)",
+    "unpaired": "two sets of images (DATA and --source, or two sub-folders)",
+}
+
+
+def choose_arrangement(
+    system: type[System], data: str | None, source: str | None = None
+) -> Arrangement:
+    """How this system takes the data. Raises `InputError` where it does not."""
+    known = builtin.find(data)
+    if known and not _fits(system, known):
+        names = [
+            other.name
+            for other in builtin.BUILTIN.values()
+            if other.kind in system.kinds and _fits(system, other)
+        ]
+        raise InputError(
+            f"{system.name} cannot be trained on {known.name}",
+            seen=f"built-in data of {WANTED[known.arrangement].partition(' (')[0]}",
+            repair=f"It takes {' or '.join(WANTED[a] for a in system.arrangements)}; of the built-in data "
+            f"{', '.join(names) or 'none'}; `gan systems` lists other systems",
+        )
+    if known:
+        return known.arrangement
+    if source is None:
+        return system.arrangements[0]
+    sided = [name for name in system.arrangements if name != "single"]
+    if not sided:
+        raise InputError(
+            f"{system.name} takes no source",
+            seen=f"--source {source}",
+            repair=f"It takes {WANTED['single']}: leave --source out, or choose another system",
+        )
+    return sided[0]
+
+
+def _fits(system: type[System], known: builtin.Builtin) -> bool:
+    if known.arrangement == "single" or system.partner_channels is None:
+        return known.arrangement in system.arrangements
+    return (known.arrangement in system.arrangements) and system.partner_channels == known.partner
 
 
 def choose_device(name: str) -> torch.device:

@@ -19,12 +19,14 @@ from torch import nn
 
 from ..runtime.signature import Draw, Field
 from .augment import AdaptiveAugmentation, DiffAugment, InstanceNoise
+from .decode import Fit
 from .layers import add_spectral_norm
 from .layouts import Layout
 from .losses import LOSSES, AdversarialLoss, accuracy, distance
 from .objectives import drift, interpolated_gradient_penalty, r1_penalty, r2_penalty, roth
 from .options import Options
 from .parts import (
+    Arrangement,
     Augmentation,
     Batch,
     DataInfo,
@@ -51,6 +53,9 @@ class System(ABC):
     options_type: ClassVar[type[Options]] = Options
     needs_labels: ClassVar[bool] = False
     kinds: ClassVar[tuple[DataKind, ...]] = ("image",)
+    arrangements: ClassVar[tuple[Arrangement, ...]] = ("single",)
+    partner_channels: ClassVar[int | None] = None  # None: as the data have them
+    fit: ClassVar[Fit | None] = None  # where the user gives none
 
     def __init__(self, options: Options, data: DataInfo) -> None:
         self.options, self.data = options, data

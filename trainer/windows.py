@@ -1,37 +1,58 @@
-"""Random windows, enlargement and mirror images of training images, alike for all images of a list."""
+"""Random windows and random mirroring of a batch, the same for all images that belong together.
+
+What is random is drawn for the whole batch of all processes, each of which then takes its slice of it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn import functional as F
 
 
-def zoomed(images: list[Tensor], zoom: float, source: torch.Generator) -> list[Tensor]:
-    """Images [B, C, H, W], all enlarged by one factor of [1, zoom]."""
-    if zoom == 1.0:
+def zoomed_size(size: int, zoom: float, source: torch.Generator) -> int:
+    """Pixels a side after enlarging by a factor in [1, zoom], one for the whole batch."""
+    factor = torch.rand((), generator=source, device=source.device).item()
+    return round(size * (1.0 + (zoom - 1.0) * factor))
+
+
+def places(count: int, whole: int, window: int, source: torch.Generator) -> Tensor:
+    """Where windows of `window` pixels begin in images of `whole` pixels, all places alike: int64 [count, 2], y and x."""
+    last = whole - window
+    return torch.randint(0, last + 1, (count, 2), generator=source, device=source.device)
+
+
+def cut(
+    images: Sequence[Tensor], places: Tensor, window: int, *, whole: int | None = None
+) -> list[Tensor]:
+    """Windows [B, C, window, window] of images [B, C, H, W], alike from each; first enlarged to `whole` pixels a side."""
+    if whole is not None:
+        images = [enlarge(image, whole) for image in images]
+    steps = torch.arange(window, device=places.device)
+    rows, columns = ((places[:, axis, None] + steps) for axis in (0, 1))  # (B, window)
+    return [_window(image, rows, columns) for image in images]
+
+
+def enlarge(images: Tensor, size: int) -> Tensor:
+    """[B, C, size, size], bilinear; the same images where nothing changes."""
+    if images.shape[2:] == (size, size):
         return images
-    draw = torch.rand((), generator=source, device=source.device).item()
-    h, w = (round(side * (1 + draw * (zoom - 1))) for side in images[0].shape[2:])
-    return [interpolate(x, (h, w), mode="bilinear", antialias=True) for x in images]
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def places(count: int, sides: tuple[int, int], window: int, source: torch.Generator) -> Tensor:
-    """Where windows of so many pixels begin: int64 [count, 2], rows and columns."""
-    room = torch.tensor([side - window + 1 for side in sides], device=source.device)
-    draws = torch.rand((count, 2), generator=source, device=source.device)
-    return torch.minimum((draws * room).long(), room - 1)
+def flips(count: int, source: torch.Generator) -> Tensor:
+    """Which images are mirrored, half of them: bool [count, 1, 1, 1]."""
+    return torch.rand((count, 1, 1, 1), generator=source, device=source.device) < 0.5
 
 
-def cut(images: list[Tensor], begin: Tensor, window: int) -> list[Tensor]:
-    """The windows [B, C, window, window] of [B, C, H, W] that begin there (B, 2)."""
-    span = torch.arange(window, device=begin.device)
-    number = torch.arange(len(begin), device=begin.device)[:, None, None]
-    rows, columns = (begin[:, i, None] + span for i in (0, 1))  # (B, window)
-    index = number, rows[:, :, None], columns[:, None, :]
-    return [x.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2).contiguous() for x in images]
+def mirror(images: Sequence[Tensor], flips: Tensor) -> list[Tensor]:
+    """The images, left and right exchanged where `flips` says so, alike in each."""
+    return [torch.where(flips, image.flip(3), image) for image in images]
 
 
-def mirrored(images: list[Tensor], flip: Tensor) -> list[Tensor]:
-    """The mirror images of those that `flip` (B,) names, the others as they are."""
-    return [torch.where(flip[:, None, None, None], x.flip(3), x) for x in images]
+def _window(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    batch = torch.arange(len(image), device=rows.device)[:, None, None]
+    picked = image.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]  # (B, w, w, C)
+    return picked.permute(0, 3, 1, 2).contiguous()

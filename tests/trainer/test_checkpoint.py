@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pickle
@@ -68,6 +69,16 @@ def test_what_is_saved_is_loaded(file: Path, content: dict[str, Any], tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
+@pytest.mark.parametrize("arrangement", ["pairs", "unpaired"])
+def test_the_shape_of_partners_is_kept(
+    content: dict[str, Any], tmp_path: Path, arrangement: Any
+) -> None:
+    info = DataInfo((3, 8, 8), (), "image", arrangement, (1, 8, 8))
+    data = {**content["data"], "info": dataclasses.asdict(info)}
+    save(tmp_path / "model.pt", {**content, "data": data})
+    assert Checkpoint.load(tmp_path / "model.pt").data == info
+
+
 def test_it_holds_the_whole_run(content: dict[str, Any]) -> None:
     assert set(content) == {"format", *SECTIONS}
     assert set(content["networks"]) == {"G", "D"} and set(content["averaged"]) == {"G"}
@@ -77,6 +88,7 @@ def test_it_holds_the_whole_run(content: dict[str, Any]) -> None:
     assert content["health"] == {"skipped": 0, "skipped_in_a_row": {"D": 0, "G": 0}}
     assert content["data"]["count"] == 48 and content["data"]["name"] == "digits8"
     info = {"shape": [1, 8, 8], "classes": ["0", "1", "2", "3"], "kind": "image"}
+    info |= {"arrangement": "single", "partner": None}
     assert content["data"]["info"] == info
     signature = Signature.from_json(content["signature"]["image"])
     assert signature.classes == ("0", "1", "2", "3")
@@ -220,11 +232,11 @@ def test_a_foreign_save_is_refused(tmp_path: Path, foreign: Any) -> None:
         Checkpoint.load(written(tmp_path, foreign))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 4, None, -1])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 5, None, -1])
 def test_another_format_is_refused_by_its_number(
     content: dict[str, Any], tmp_path: Path, number: Any
 ) -> None:
-    with pytest.raises(CheckpointError, match=f"format {number}.*reads format 3"):
+    with pytest.raises(CheckpointError, match=f"format {number}.*reads format 4"):
         Checkpoint.load(written(tmp_path, {**content, "format": number}))
 
 
@@ -252,6 +264,13 @@ def test_a_missing_section_is_named(content: dict[str, Any], tmp_path: Path, sec
             {"shape": [8, 8], "classes": [], "kind": "image"}, {"shape": [2, 2], "classes": [], "kind": "points"},
             {"shape": [1, 0, 8], "classes": []}, {"shape": [1, 8.0, 8], "classes": []}, {"shape": 8, "classes": []},
             {"shape": [1, 8, 8], "classes": [0]}, {"shape": [1, 8, 8], "classes": [], "width": 8},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "triples", "partner": [1, 8, 8]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": None},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "single", "partner": [1, 8, 8]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": [8, 8]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": [1, 0, 8]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": [1, 8, 8.0]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": 8},
         )),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from gan.runtime.errors import CheckpointError, InputError
 from gan.trainer.config import (
     Config,
     check_type,
+    check_windows,
     default_ema_decay,
     make_config,
     make_options,
@@ -64,7 +65,8 @@ def make(given: dict[str, Any] | None = None, kind: type[System] = Own, **rest: 
 def test_every_value_is_resolved_from_the_preset() -> None:
     config = make()
     assert config.flat() == {
-        "system": "own", "resolution": 64, "channels": 3, "fit": None, "mirror": False, "steps": 500,
+        "system": "own", "resolution": 64, "channels": 3, "fit": None, "crop": None, "zoom": 1.0, "mirror": False,
+        "swap": False, "steps": 500,
         "seed": 0, "ema_decay": None, "loss": "non-saturating", "label_smoothing": 0.0, "r1": 0.0, "r2": 0.0,
         "gp": 0.0, "roth": 0.0, "drift": 0.0, "penalty_every": 1, "clip_weights": 0.0, "d_weight_decay": 0.0,
         "spectral_norm": False, "minibatch_deviation": False, "instance_noise": 0.0, "instance_noise_share": 0.5,
@@ -80,7 +82,7 @@ def test_every_value_is_resolved_from_the_preset() -> None:
 
 def test_every_value_can_be_given() -> None:
     given: dict[str, Any] = {
-        "fit": "pad", "mirror": True, "steps": 9, "seed": 2**64 - 1, "ema_decay": 0.5, "loss": "hinge",
+        "fit": "pad", "crop": 48, "zoom": 1.5, "mirror": True, "swap": True, "steps": 9, "seed": 2**64 - 1, "ema_decay": 0.5, "loss": "hinge",
         "label_smoothing": 0.25, "r1": 2.0, "r2": 3.0, "gp": 10.0, "roth": 0.1, "drift": 1e-3,
         "penalty_every": 4, "clip_weights": 0.01, "d_weight_decay": 1e-4, "spectral_norm": True,
         "minibatch_deviation": True, "instance_noise": 0.2, "instance_noise_share": 1.0,
@@ -147,7 +149,8 @@ WRONG: list[tuple[str, Any]] = [
     ("steps", "many"), ("steps", 2.5), ("steps", True), ("seed", -1), ("seed", 2**64),
     ("seed", "x"), ("ema_decay", 1.0), ("ema_decay", -0.1), ("ema_decay", "high"),
     ("ema_decay", float("nan")), ("mirror", "perhaps"), ("mirror", 2), ("fit", "squash"),
-    ("channels", 2), ("resolution", 0), ("resolution", -8), ("resolution", "big"), ("resolution", 10**6),
+    ("channels", 2), ("crop", 0), ("crop", "half"), ("crop", 10**6), ("zoom", 0.9), ("zoom", 4.1),
+    ("zoom", float("nan")), ("zoom", "far"), ("swap", "perhaps"), ("resolution", 0), ("resolution", -8), ("resolution", "big"), ("resolution", 10**6),
     ("batch_size", 0), ("batch_size", -4), ("batch_size", 2.5), ("batch_size", "two"),
     ("batch_size", float("inf")), ("batch_size", None), ("batch_size", [4]), ("latent", 0),
     ("d_moves", 0), ("penalty_every", 0), ("g_learning_rate", 0.0), ("g_learning_rate", -1e-3),
@@ -245,6 +248,20 @@ def test_a_conditional_system_needs_labels() -> None:
         make_options(cgan, DATA, {"labels": False})
 
 
+def test_zooming_needs_windows() -> None:
+    check_windows({})
+    check_windows({"zoom": 1.0})
+    check_windows({"zoom": 2.0, "crop": 8})
+    with pytest.raises(InputError, match=r"--zoom 1\.5 without --crop.*Add --crop"):
+        check_windows({"zoom": 1.5})
+
+
+def test_the_resolution_is_that_of_the_prepared_images_and_not_of_their_windows() -> None:
+    config = make({"crop": 24}, data=DataInfo((3, 24, 24)), resolution=64)
+    assert (config.resolution, config.crop, config.zoom) == (64, 24, 1.0)
+    assert Config.from_dict(config.to_dict()) == config
+
+
 # Resuming.
 
 
@@ -325,7 +342,10 @@ JUNK: dict[str, list[Any]] = {
     "resolution": ["x", 0, -1, 2.5, [], True],
     "channels": ["x", 2, []],
     "fit": ["x", 1, []],
+    "crop": ["x", 0, 2.5, []],
+    "zoom": [None, "x", 0.5, 4.5, float("nan"), 2.0],  # the last without crop
     "mirror": [None, "x", 7, []],
+    "swap": [None, "x", 7, []],
     "steps": [None, "x", 0, -1, {}],
     "seed": [None, "x", -1, 2**64],
     "ema_decay": ["x", 1.0, float("nan")],
@@ -348,5 +368,5 @@ def test_a_damaged_configuration_is_refused(name: str) -> None:
 
 def test_what_was_not_chosen_is_a_value_like_any_other() -> None:
     whole = make().to_dict()
-    for name in ("resolution", "channels", "fit", "ema_decay"):
+    for name in ("resolution", "channels", "fit", "crop", "ema_decay"):
         assert Config.from_dict({**whole, name: None}).flat()[name] is None

@@ -852,8 +852,8 @@ def test_a_half_life_in_images_counts_those_of_the_stages_own_batches() -> None:
 def spoil_data(live: Training, at: Callable[[int], bool]) -> None:
     original = live.data.samples_of
 
-    def spoilt(indices: Any, device: torch.device) -> Tensor:
-        real = original(indices, device)
+    def spoilt(indices: Any, device: torch.device, *, whole: bool = False) -> Tensor:
+        real = original(indices, device, whole=whole)
         return real * float("nan") if at(live.step) else real
 
     live.data.samples_of = spoilt  # type: ignore[method-assign]

@@ -50,8 +50,8 @@ def doubled(kind: type[System], options: Options) -> Training:
     live = training(kind, options=options)
     original = live.data.samples_of
 
-    def double(indices: Any, device: torch.device) -> Tensor:
-        return original(indices, device).double()
+    def double(indices: Any, device: torch.device, *, whole: bool = False) -> Tensor:
+        return original(indices, device, whole=whole).double()
 
     live.data.samples_of = double  # type: ignore[method-assign]
     return live

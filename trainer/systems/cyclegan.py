@@ -23,7 +23,14 @@ from ..parts import Augmentation, Batch, DataInfo, Graph, Live, Metric, Objectiv
 from ..system import System, image_field
 from ..trees import Tree
 from .dcgan import initialise
-from .pix2pix import check_multiple, translation_graph
+from .pix2pix import (
+    check_multiple,
+    check_patches,
+    halvings,
+    least_side,
+    patch_layers,
+    translation_graph,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +87,8 @@ class CycleGAN(System):
         super().__init__(options, data)
         self.classes = ()
         self.o = cast(CycleGANOptions, options)
-        check_multiple(data, self.o.downs)
+        check_multiple(data, self.o.downs, least_side("resnet"))
+        check_patches(data, self.o.d_layers)
         if data.partner != data.shape:
             raise InputError(
                 "The two sets are of different kinds",
@@ -90,7 +98,12 @@ class CycleGAN(System):
 
     @classmethod
     def preset(cls, data: DataInfo) -> Options:
-        return CycleGANOptions(blocks=6 if data.height <= 128 else 9)
+        """The paper's: 6 blocks up to 128 pixels, 9 above; fewer halvings and layers of small images."""
+        return CycleGANOptions(
+            blocks=6 if data.height <= 128 else 9,
+            downs=max(1, min(2, halvings(data))),
+            d_layers=max(1, min(3, patch_layers(data))),
+        )
 
     def networks(self) -> dict[str, nn.Module]:
         o, c = self.o, self.data.channels
@@ -151,8 +164,8 @@ class CycleGAN(System):
         there = run_in_parts(live.averaged["A2B"], real["a"])
         back = run_in_parts(live.averaged["B2A"], there)
         features = RandomFeatures(self.data.channels).to(there.device)
-        seen = [embed(features, x) for x in (real["b"], there)]
-        coverage, density = coverage_and_density(*seen)
+        ours, theirs = (embed(features, x) for x in (real["b"], there))
+        coverage, density = coverage_and_density(ours, theirs)
         distance = (back - real["a"]).abs().mean().item()
         return {"coverage": coverage, "density": density, "cycle": distance}
 

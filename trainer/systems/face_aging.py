@@ -5,11 +5,13 @@ faces the same person whatever their age. Age-cGAN takes an embedder trained els
 is trained, contrastively (Chen et al. 2020), and nothing is downloaded. Where the data has partners, other photographs
 of the same persons, it learns from these, first, and the generator is held to one person for each z (after Wang et al.
 2018, IPCGAN); else it learns from the generator, whose faces of one z at two ages are taken for one person. The latent
-search that preserves the identity is the runtime's, `gan.runtime.search`; the graph `age` does without one.
+search that preserves the identity is the runtime's, `gan.runtime.search`, which starts from the encoder; the graph
+`age` does without it, by an encoder of its own that is held to the identity in training.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -18,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
+from ...runtime.errors import InputError
 from ...runtime.signature import Field
 from ..options import setting
-from ..parts import Batch, DataInfo, Graph, Live, Objective, Player, Stage, Turn
+from ..parts import Batch, DataInfo, Graph, Live, Objective, Player, Schedules, Stage, Turn
 from ..system import image_field
 from .dcgan import DCGAN, DCGANOptions, dc_networks, plan
 
@@ -47,13 +50,15 @@ class FaceAgingOptions(DCGANOptions):
         0.1, "of the embedder's contrast", above=0, high=10, source="Chen et al. 2020, eq. 1"
     )
     latent_weight: float = setting(
-        1.0, "weight of the encoder's |z - E(G(z, y))|^2", source="Antipov et al. 2017, section 3.1"
+        1.0, "weight of the encoders' |z - E(G(z, y))|^2", source="Antipov et al. 2017, section 3.1"
     )
     identity: float = setting(
-        4.0, "weight of the squared distance of a face and its reconstruction in the embedding",
+        1.0, "of the encoder of `age`: weight of the squared distance of a face and its reconstruction in the embedding",
         source="Antipov et al. 2017, eq. 1",
     )  # fmt: skip
-    pixels: float = setting(1.0, "weight of the L1 distance of a face and its reconstruction")
+    pixels: float = setting(
+        1.0, "of the encoder of `age`: weight of the L1 distance of a face and its reconstruction"
+    )
 
 
 class Encoder(nn.Module):
@@ -106,7 +111,7 @@ def contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 
 class FaceAging(DCGAN):
-    """Conditional generator, encoder, identity embedder."""
+    """Conditional generator, encoders, identity embedder."""
 
     name = "face-aging"
     options_type = FaceAgingOptions
@@ -116,10 +121,23 @@ class FaceAging(DCGAN):
     def __init__(self, options: FaceAgingOptions, data: DataInfo) -> None:
         super().__init__(options, data)
         self.o, self.paired = options, data.arrangement == "pairs"
+        if options.gan_share + options.embedder_share >= 1:
+            raise InputError(
+                "The stages leave the encoders no step",
+                seen=f"gan_share {options.gan_share:g} and embedder_share {options.embedder_share:g}",
+                repair="Let them be less than 1 together; the encoders have the rest",
+            )
+        if options.batch_size // options.accumulate < 2:
+            raise InputError(
+                "The embedder needs other persons to tell one from",
+                seen=f"{options.batch_size} images in {options.accumulate} parts",
+                repair="Give --batch-size 2 a part, or more",
+            )
 
     def networks(self) -> dict[str, nn.Module]:
         o, networks = self.o, dc_networks(self.o, self.data, len(self.classes))
         networks["E"] = Encoder(self.data, o.e_width, o.latent)
+        networks["A"] = Encoder(self.data, o.e_width, o.latent)  # of `age`
         networks["FR"] = Encoder(self.data, o.e_width, o.embedded, unit=True)
         return networks
 
@@ -135,10 +153,21 @@ class FaceAging(DCGAN):
         )
         if self.paired and o.one_person:
             players["G"].objectives.append(Objective("person", self.one_person, o.one_person))
+        latent = (
+            functools.partial(self.latent_distance, "E"),
+            functools.partial(self.latent_distance, "A"),
+        )
         players["E"] = Player(
             ("E",),
+            [Objective("latent", latent[0], o.latent_weight)],
+            o.g_learning_rate,
+            betas,
+            averaged=True,
+        )
+        players["A"] = Player(
+            ("A",),
             [
-                Objective("latent", self.latent_distance, o.latent_weight),
+                Objective("latent", latent[1], o.latent_weight),
                 Objective("identity", self.identity_distance, o.identity),
                 Objective("pixels", self.pixel_distance, o.pixels),
             ],
@@ -184,38 +213,39 @@ class FaceAging(DCGAN):
         seen = contrast(embed(view(real, source)), embed(view(real, source)), self.o.temperature)
         return made + seen
 
-    def latent_distance(self, live: Live, batch: Batch) -> Tensor:
+    def latent_distance(self, encoder: str, live: Live, batch: Batch) -> Tensor:
         """E (z - E(G(z, y)))^2."""
         with torch.no_grad():
             face = live.averaged["G"](batch["z"], batch["label"])
-        return (live.networks["E"](face) - batch["z"]).square().mean()
+        return (live.networks[encoder](face) - batch["z"]).square().mean()
 
     def identity_distance(self, live: Live, batch: Batch) -> Tensor:
-        """E |FR(G(E(x), y)) - FR(x)|^2 on real faces."""
+        """E |FR(G(A(x), y)) - FR(x)|^2 on real faces."""
         embed = live.averaged["FR"]
         with torch.no_grad():
             wanted = embed(batch["real"])
         return (embed(self.rebuilt(live, batch)) - wanted).square().sum(1).mean()
 
     def pixel_distance(self, live: Live, batch: Batch) -> Tensor:
-        """E |G(E(x), y) - x| on real faces."""
+        """E |G(A(x), y) - x| on real faces."""
         return (self.rebuilt(live, batch) - batch["real"]).abs().mean()
 
     def rebuilt(self, live: Live, batch: Batch) -> Tensor:
-        """G(E(x), y) of real faces; computed once for each batch."""
+        """G(A(x), y) of real faces; computed once for each batch."""
         if "rebuilt" not in batch:
-            z = live.networks["E"](batch["real"])
+            z = live.networks["A"](batch["real"])
             batch["rebuilt"] = live.averaged["G"](z, batch["label"])
         return batch["rebuilt"]
 
     def stages(self) -> list[Stage]:
-        """The conditional GAN and the embedder, whichever the other learns from first; then the encoder."""
+        """The conditional GAN and the embedder, whichever the other learns from first; then the encoders."""
         o = self.o
-        rest = max(1.0 - o.gan_share - o.embedder_share, 0.01)
+        rest = 1.0 - o.gan_share - o.embedder_share
         gan = Stage(self.turns(), o.gan_share, self.schedules())
-        embedder = Stage((Turn("FR"),), o.embedder_share)
+        falling: Schedules = {"learning_rate": lambda t: 1.0 - t}
+        embedder = Stage((Turn("FR"),), o.embedder_share, falling)
         first = [embedder, gan] if self.paired else [gan, embedder]
-        return [*first, Stage((Turn("E"),), rest)]
+        return [*first, Stage((Turn("E"), Turn("A")), rest, falling)]
 
     def graphs(self) -> dict[str, Graph]:
         """`generate` is the main one."""
@@ -230,7 +260,7 @@ class FaceAging(DCGAN):
             "encode": Graph((face,), (code,), lambda nets: nets["E"]),
             "embed": Graph((face,), (embedding,), lambda nets: nets["FR"]),
             "age": Graph(
-                (face, *label), (made,), lambda nets: Aging(nets["E"], nets["G"]), classes
+                (face, *label), (made,), lambda nets: Aging(nets["A"], nets["G"]), classes
             ),
         }
 

@@ -32,6 +32,8 @@ from ..system import System
 from ..upscalers import RRDBNet
 from .dcgan import initialise
 
+LEAST = 2  # pixels a side of a small image: a norm means nothing in one place
+
 
 @dataclass(frozen=True, kw_only=True)
 class SRGANOptions(Options):
@@ -131,15 +133,19 @@ class SRDiscriminator(nn.Module):
                 layers.append(nn.BatchNorm2d(c_out))
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers)
-        sides = [-(-side // 16) for side in (data.height, data.width)]
         self.head = nn.Sequential(
-            nn.Linear(c[-1] * math.prod(sides), 16 * width),
+            nn.Linear(c[-1] * math.prod(judged_sides(data)), 16 * width),
             nn.LeakyReLU(0.2),
             nn.Linear(16 * width, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.layers(x).flatten(1)).flatten()  # (B,)
+
+
+def judged_sides(data: DataInfo) -> tuple[int, int]:
+    """Of D's last map."""
+    return -(-data.height // 16), -(-data.width // 16)
 
 
 class SRGAN(System):
@@ -154,11 +160,19 @@ class SRGAN(System):
         self.classes = ()
         o = self.o = cast(SRGANOptions, options)
         multiple = o.scale * o.unshuffle
-        if data.height % multiple or data.width % multiple:
+        few = min(data.height, data.width) < LEAST * multiple
+        if data.height % multiple or data.width % multiple or few:
             raise InputError(
                 "This resolution does not fit",
                 seen=f"{data.height} x {data.width} pixels, made {multiple} times smaller",
-                repair=f"Use a multiple of {multiple}",
+                repair=f"Use a multiple of {multiple}, at least {LEAST * multiple}",
+            )
+        one = math.prod(judged_sides(data)) == 1
+        if one and o.batch_size // o.accumulate < 2:  # D's batch norm would see one number
+            raise InputError(
+                "This batch is too small for D's batch norm",
+                seen=f"{o.batch_size} images in {o.accumulate} parts, of {data.height} x {data.width} pixels",
+                repair="Give --batch-size 2 a part, or images of more than 16 pixels",
             )
         wrong = (
             ("unshuffle", 1, "srresnet") if o.generator == "srresnet" else ("norm", "none", "rrdb")
@@ -219,15 +233,12 @@ class SRGAN(System):
         """The content alone; then all terms, with fresh optimisers."""
         share, whole = self.o.content_share, self.schedules()
         off: Schedules = {f"weight/{name}": lambda t: 0.0 for name in ("adversarial", "perceptual")}
-        rate = whole.get("learning_rate", lambda t: 1.0)
-        factor = self.o.adversarial_rate
+        rate, factor = whole.get("learning_rate"), self.o.adversarial_rate
+        slower: Schedules = {"learning_rate": lambda t: factor * (rate(t) if rate else 1.0)}
         return [
             Stage((Turn("G"),), share, whole | off),
-            Stage(
-                self.turns(), 1 - share, whole | {"learning_rate": lambda t: factor * rate(t)},
-                fresh_optimizers=True,
-            ),
-        ]  # fmt: skip
+            Stage(self.turns(), 1 - share, whole | slower, fresh_optimizers=True),
+        ]
 
     def graphs(self) -> dict[str, Graph]:
         o, c = self.o, self.data.channels
@@ -236,14 +247,17 @@ class SRGAN(System):
         )
         image = Field("image", small, "image", range=(-1.0, 1.0))
         large = Field("enlarged", grown, "image", range=(-1.0, 1.0))
+        whole = o.norm in ("instance", "affine-instance")  # they read the whole image
         radius = (
             RRDBNet.radius(o.blocks, o.scale, o.unshuffle)
             if o.generator == "rrdb"
             else SRResNet.radius(o.blocks, o.scale)
         )
-        if o.norm in ("instance", "affine-instance"):  # they read the whole image
-            return {"enlarge": Graph((image,), (large,), lambda nets: nets["G"])}
-        return {"enlarge": Graph((image,), (large,), lambda nets: nets["G"], radius=radius)}
+        graph = Graph(
+            (image,), (large,), lambda nets: nets["G"],
+            radius=None if whole else radius, least=LEAST if whole else 1,
+        )  # fmt: skip
+        return {"enlarge": graph}
 
     def metrics(self) -> list[Metric]:
         """The distance in features, which detail lowers, and PSNR, which it may cost."""
