@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
+from gan.runtime.errors import InputError
+from gan.trainer import systems
+from gan.trainer.config import make_options
+from gan.trainer.dataset import Dataset
+from gan.trainer.parts import DataInfo
 from gan.trainer.system import parameter_count
 from gan.trainer.upscalers import RRDBNet
 
+from .conftest import training
 from .published import randomised
 
 
@@ -46,3 +56,35 @@ def test_its_blocks_begin_as_multiples_of_their_input() -> None:
     network = RRDBNet(3, 16, 2, 8, 2)
     x = torch.rand(2, 16, 8, 8)
     assert 0.0 < (network.body(x) - 1.2**2 * x).abs().max() < 0.05
+
+
+def test_a_system_is_trained_with_it() -> None:
+    kind, _ = systems.load("srgan")
+    options: dict[str, int | str] = {
+        "generator": "rrdb", "width": 4, "blocks": 1, "growth": 2, "scale": 2, "unshuffle": 2, "d_width": 2,
+        "batch_size": 2,
+    }  # fmt: skip
+    data = Dataset("noise", np.zeros((4, 3, 16, 16), np.uint8), None, ())
+    run = training(kind, data=data, options=make_options(kind, data.info, options))
+    before = [p.clone() for p in run.networks["G"].parameters()]
+    run.run_step()
+    assert isinstance(run.networks["G"], RRDBNet)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before, run.networks["G"].parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"generator": "rrdb", "norm": "batch"}, "The setting norm was refused. batch"),
+        ({"unshuffle": 2}, "The setting unshuffle was refused. 2"),
+        ({"generator": "rrdb", "scale": 4, "unshuffle": 4}, "made 16 times smaller"),
+        ({"generator": "rrdb", "scale": 3}, "The setting scale was refused"),
+    ],
+)
+def test_settings_that_do_not_belong_together_are_refused(given: dict[str, Any], said: str) -> None:
+    kind, _ = systems.load("srgan")
+    data = DataInfo((3, 24, 24))
+    with pytest.raises(InputError, match=re.escape(said)):
+        kind(make_options(kind, data, given), data)
