@@ -303,6 +303,9 @@ def test_the_nearest_is_the_one_with_the_fewest_differences(tmp_path: Path) -> N
         "Nearest is unet_64"
         in refusal({"d": {"main.0.weight": torch.ones(1)}, "g": state}, tmp_path).seen
     )
+    far = {name: tensor.flatten() for name, tensor in Upscaler(4, 2, 2).state_dict().items()}
+    near = {name: tensor for name, tensor in STATE.items() if name != "main.1.bias"}
+    assert "DCGAN tutorial" in refusal({"g": far, "h": near}, tmp_path).seen
     state = Upscaler(4, 2, 2).state_dict() | {"body.0.rdb1.conv1x1.weight": torch.ones(4)}
     seen = refusal(state, tmp_path).seen
     assert (
@@ -317,6 +320,7 @@ def test_the_nearest_is_the_one_with_the_fewest_differences(tmp_path: Path) -> N
 def test_what_resembles_nothing_is_refused(content: Any, tmp_path: Path) -> None:
     error = refusal(content, tmp_path)
     assert "was not recognised" in error.failed and "DCGAN" in error.repair
+    assert error.seen == "No name in it is of a layout that is known"
 
 
 def test_batch_norm_after_a_convolution_with_a_bias_is_no_guess_of_ours(tmp_path: Path) -> None:
