@@ -406,6 +406,32 @@ def test_names_without_end_are_refused_soon(tmp_path: Path) -> None:
     assert "was not recognised" in refusal(nested, tmp_path).failed
 
 
+def test_only_the_first_hundred_entries_are_looked_at(tmp_path: Path) -> None:
+    others = {f"n{i}": {"main.0.weight": torch.ones(1)} for i in range(100)}
+    assert "was not recognised" in refusal({**others, "g": STATE}, tmp_path).failed
+    del others["n0"]
+    assert adopted({**others, "g": STATE}, tmp_path)[0].key == "g"
+
+
+@pytest.mark.parametrize(
+    "network",
+    [TUTORIAL, NestedUNet(5, 1, instance), FlatResNet(1, 1, batch), Upscaler(2, 1, 1),
+     Upscaler(2, 1, 1, unshuffle=4)],
+)  # fmt: skip
+@pytest.mark.parametrize("length", [0, 2**16 + 1, 2**31])
+def test_sizes_without_sense_are_differences(
+    network: nn.Module, length: int, tmp_path: Path
+) -> None:
+    """In any axis of the first, the second and the last layer, and in all of one."""
+    state = network.state_dict()
+    names = [name for name, tensor in state.items() if tensor.ndim == 4]
+    for name in (names[0], names[1], names[-1]):
+        for axis in range(4):
+            shape = [length if i == axis else n for i, n in enumerate(state[name].shape)]
+            bad = torch.zeros(1).as_strided(shape, (0, 0, 0, 0))
+            assert "was not recognised" in refusal({**state, name: bad}, tmp_path).failed
+
+
 class Harmful:
     def __reduce__(self) -> Any:
         return (print, ("run",))
