@@ -13,7 +13,17 @@ except ModuleNotFoundError:
         "gan: the command needs typer. Install it: pip install 'gan-toolchain[cli]'"
     ) from None
 
-from .commands import doctor, export, inspect, interpolate, sample, systems, train, translate
+from .commands import (
+    adopt,
+    doctor,
+    export,
+    inspect,
+    interpolate,
+    sample,
+    systems,
+    train,
+    translate,
+)
 from .commands.common import fail
 
 
@@ -49,6 +59,7 @@ app = typer.Typer(
 for module, command in (
     (train, train.train),
     (systems, systems.systems),
+    (adopt, adopt.adopt),
     (export, export.export),
     (sample, sample.sample),
     (interpolate, interpolate.interpolate),

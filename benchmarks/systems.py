@@ -25,9 +25,10 @@ from gan.runtime.files import sibling
 from gan.runtime.images import grid, save, scatter
 from gan.runtime.inputs import draw_field
 from gan.trainer import Checkpoint
-from gan.trainer.builtin import RING, SHAPES, points, shapes
+from gan.trainer.builtin import RING, points
 from gan.trainer.config import Plain
 from gan.trainer.metrics import coverage_and_density, modes
+from gan.trainer.shapes import SHAPES, shapes
 
 POINTS, IMAGES, SIZE, COLUMNS = 5_000, 500, 16, 12
 

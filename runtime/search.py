@@ -40,7 +40,7 @@ def search(
     images: ArrayLike,
     *,
     label: Label | None = None,
-    steps: int = 30,
+    steps: int = 60,
     rate: float = 0.06,
     h: float = 0.1,
     identity: float = 1.0,

@@ -60,11 +60,14 @@ class ImagePool(Augmentation):
         return tree_map(lambda x: self._exchanged(str(next(number)), x, batch), sample)
 
     def _exchanged(self, leaf: str, x: Tensor, batch: Batch) -> Tensor:
+        x = x.detach()  # else the pool would keep the graphs of all its images
         pool = self._images.get(leaf, x[:0]).to(x.device)
+        if pool.shape[1:] != x.shape[1:]:  # images grow in some systems
+            pool = x[:0]
         exchange = _flat(uniform(x, batch)) < 0.5
         place = _flat(uniform(x, batch))
         result = []
-        for i, image in enumerate(x.detach()):
+        for i, image in enumerate(x):
             if not image.isfinite().all():  # would come back for ever
                 result.append(image)
             elif len(pool) < self.size:
@@ -80,12 +83,15 @@ class ImagePool(Augmentation):
         return torch.stack(result)
 
     def state(self) -> dict[str, Any]:
-        return dict(self._images)
+        return {leaf: images.clone() for leaf, images in self._images.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         for leaf, images in state.items():
-            if not isinstance(images, Tensor) or images.ndim != 4 or len(images) > self.size:
-                raise ValueError(f"pool {leaf!r:.40}")
+            if not (isinstance(leaf, str) and isinstance(images, Tensor)):
+                raise TypeError(f"pool {leaf!r:.40}")
+            fits = images.ndim == 4 and len(images) <= self.size and images.is_floating_point()
+            if not (fits and images.isfinite().all()):
+                raise ValueError(f"pool {leaf!r:.40} of {images.dtype} {list(images.shape)!r:.80}")
         self._images = {leaf: images.clone() for leaf, images in state.items()}
 
 

@@ -158,6 +158,12 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
             seen=f"samples that are {KINDS[data.kind]}",
             repair=f"It takes {' or '.join(KINDS[kind] for kind in system.kinds)}: choose another system or data",
         )
+    if data.arrangement not in system.arrangements:
+        raise InputError(
+            f"{system.name} cannot be trained on such data",
+            seen=f"data arranged as {data.arrangement}",
+            repair=f"It takes {' or '.join(system.arrangements)}: choose another system or data",
+        )
     preset = system.preset(data)
     known = {f.name for f in dataclasses.fields(preset)}
     unknown = sorted(set(given) - known - set(GENERAL))

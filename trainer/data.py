@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..runtime.errors import DatasetError, InputError
 from . import builtin
 from .dataset import Dataset
-from .decode import Fit, ImageRefused, NotSquare, prepare, tile_places
-from .pairs import Halves, Images, Look, Matched, Single, apart, domains, first_of
+from .decode import Fit
+from .pairs import Halves, Images, Matched, Single, apart, domains
 from .parts import Arrangement
-from .sources import Source, name_of, open_source
+from .preparation import Channels, Preparation
+from .sources import SUFFIXES, Source, name_of, open_source
 
 logger = logging.getLogger("gan.trainer")
 
 DEFAULT_RESOLUTION = 64
-Channels = Literal["auto", 1, 3, 4]
-Pixels = NDArray[np.uint8]
 
 
 def source_name(path: str | None) -> str:
@@ -72,7 +66,14 @@ def load_dataset(
     """
     known = builtin.find(path)
     size = resolution or (known.resolution if known else None) or DEFAULT_RESOLUTION
-    _check(known.arrangement if known else arrangement, source, window, size, swap)
+    if known is None or known.kind == "image":
+        _check_window(window, size)
+    if swap and (known.arrangement if known else arrangement) == "single":
+        raise InputError(
+            "There is nothing to swap",
+            seen="samples without partners",
+            repair="Leave --swap out, or give data and a system with two sides",
+        )
     if known:
         if source is not None:
             raise InputError(
@@ -113,26 +114,18 @@ def _filled(source: Source) -> Source:
     if not source.items:
         raise DatasetError(
             f"{source.place} holds no images",
-            seen="no file of a type that can be read (PNG, JPEG, WebP, BMP, GIF, TIFF)",
+            seen=f"no file that ends in {', '.join(sorted(SUFFIXES))}",
             repair="Give a folder or a zip of images, classes as sub-folders",
         )
     return source
 
 
-def _check(
-    arrangement: Arrangement, source: str | None, window: int | None, size: int, swap: bool
-) -> None:
+def _check_window(window: int | None, size: int) -> None:
     if window is not None and window > size:
         raise InputError(
             "The windows do not fit into the images",
             seen=f"--crop {window}, images of {size} pixels",
             repair="Choose a smaller --crop, or a larger --resolution",
-        )
-    if swap and arrangement == "single":
-        raise InputError(
-            "There is nothing to swap",
-            seen="samples without partners",
-            repair="Leave --swap out, or give data and a system with two sides",
         )
 
 
@@ -144,7 +137,8 @@ def _arranged(
         assert source is None
         return [Single(data)], data
     if source is None and arrangement == "pairs":
-        logger.info("Each image is a pair: a half is made from the other half")
+        left, right = ("right", "left") if swap else ("left", "right")
+        logger.info("Pairs side by side: the %s half of each is made from the %s one", right, left)
         return [Halves(data, swap=swap)], None
     if source is None:
         partners, samples = domains(data)
@@ -157,163 +151,3 @@ def _arranged(
     if arrangement == "pairs":
         return [Matched(samples, partners)], None
     return [Single(samples), Single(partners)], None
-
-
-@dataclass
-class Preparation:
-    """How images become pixels: their size, fit and channels."""
-
-    resolution: int
-    fit: Fit | None
-    arrangement: Arrangement
-    channels: Channels
-    partner_channels: int | None
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def run(
-        self,
-        groups: Sequence[Images],
-        pool: ThreadPoolExecutor,
-        scratch: Path | None,
-        memory_limit: int,
-    ) -> tuple[list[Pixels], list[int], Counter[str]]:
-        """Samples, and partners where there are; the number of the image that each sample is of; what was skipped."""
-        looks = [self._looks(images, pool) for images in groups]
-        channels = self._channels(groups, looks)
-        counts = [
-            max(1, self._count(images, found))  # no array may be empty, even where none is kept
-            for images, found in zip(groups, looks, strict=True)
-            for _ in range(images.sides)
-        ]
-        stores = _allocate(
-            [
-                (count, c, self.resolution, self.resolution)
-                for count, c in zip(counts, channels, strict=True)
-            ],
-            scratch,
-            memory_limit,
-        )
-        sides, numbers = list[Pixels](), list[list[int]]()
-        for images in groups:
-            own = slice(len(sides), len(sides) + images.sides)
-            numbers.append(self._fill(images, channels[own], stores[own], pool))
-            sides += [store[: len(numbers[-1])] for store in stores[own]]
-        return sides, numbers[0], self.skipped
-
-    def _looks(self, images: Images, pool: ThreadPoolExecutor) -> list[list[Look] | None]:
-        """What the headers tell, None of files that cannot be read; empty where nobody needs to know."""
-        if self.channels != "auto" and self.fit != "tiles" and images.sides == 1:
-            return []
-
-        def look(number: int) -> list[Look] | None:
-            try:
-                return images.look(number)
-            except (ImageRefused, OSError):
-                return None
-
-        looks = list(pool.map(look, range(len(images.names))))
-        sizes = [{(side.width, side.height) for side in found or ()} for found in looks]
-        unlike = [number for number, found in enumerate(sizes) if len(found) > 1]
-        if unlike:
-            failed, repair = images.unlike
-            told = " and ".join(f"{s.width} x {s.height}" for s in looks[unlike[0]] or ())
-            names = first_of([images.names[number] for number in unlike])
-            raise DatasetError(failed, seen=f"{names}: {told} pixels", repair=repair)
-        return looks
-
-    def _channels(
-        self, groups: Sequence[Images], looks: Sequence[list[list[Look] | None]]
-    ) -> list[int]:
-        """Of each side: 1 where every readable image is grey, else 3, unless others are wanted."""
-        wanted = [
-            max((look[side].channels for look in found if look), default=1)
-            for images, found in zip(groups, looks, strict=True)
-            for side in range(images.sides)
-        ]
-        alike = self.arrangement == "unpaired" and self.partner_channels is None
-        if self.channels != "auto":
-            wanted[0] = self.channels
-        elif alike:
-            wanted[0] = max(wanted)
-        if len(wanted) > 1:
-            wanted[1] = self.partner_channels or (wanted[0] if alike else wanted[1])
-        return wanted
-
-    def _count(self, images: Images, looks: list[list[Look] | None]) -> int:
-        """How many there will be at most."""
-        if self.fit != "tiles":
-            return len(images.names)
-        firsts = [look[0] for look in looks if look]
-        return sum(
-            len(tile_places(look.width, self.resolution))
-            * len(tile_places(look.height, self.resolution))
-            for look in firsts
-        )
-
-    def _fill(
-        self, images: Images, channels: list[int], stores: list[Pixels], pool: ThreadPoolExecutor
-    ) -> list[int]:
-        """Decode all into the stores; the number of the image in each row."""
-        skipped: Counter[str] = Counter()
-
-        def load(number: int) -> list[Pixels] | str:
-            name = images.names[number]
-            try:
-                decoded = images.decode(number, channels)
-                return [prepare(image, self.resolution, self.fit) for image in decoded]
-            except NotSquare as error:
-                raise DatasetError(
-                    f"{name} is not square",
-                    seen=f"{images.of}{error} pixels",
-                    repair=f"Choose what to do with such images: --fit {' or '.join(get_args(Fit))}",
-                ) from error
-            except (ImageRefused, OSError) as error:
-                logger.info("Skipped %s: %s", name, error)
-                return error.reason if isinstance(error, ImageRefused) else type(error).__name__
-
-        numbers, total = list[int](), len(images.names)
-        for number, result in enumerate(pool.map(load, range(total))):
-            if isinstance(result, str):
-                skipped[result] += 1
-                continue
-            rows = slice(len(numbers), len(numbers) + len(result[0]))
-            for store, pixels in zip(stores, result, strict=True):
-                store[rows] = pixels
-            numbers += [number] * len(result[0])
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.most_common())
-        if skipped:
-            logger.warning("Skipped %d of %d %s: %s", skipped.total(), total, images.noun, reasons)
-        if not numbers:
-            raise DatasetError(
-                f"{images.place} holds no usable image",
-                seen=reasons,
-                repair="Give PNG, JPEG, WebP, BMP, GIF or TIFF files that an image viewer opens",
-            )
-        self.skipped += skipped
-        return numbers
-
-
-def _allocate(
-    shapes: Sequence[tuple[int, ...]], scratch: Path | None, memory_limit: int
-) -> list[Pixels]:
-    """Room for samples, and for partners: all in memory or all in files."""
-    sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
-    if sum(sizes) <= memory_limit:
-        return [np.empty(shape, np.uint8) for shape in shapes]
-    if scratch is None:
-        raise DatasetError(
-            "The images do not fit",
-            seen=f"{sum(sizes)} bytes of pixels, limit {memory_limit}",
-            repair="Give a folder for them, or a smaller resolution",
-        )
-    scratch.mkdir(parents=True, exist_ok=True)
-    files = [scratch / name for name in ("pixels.u8", "partners.u8")[: len(shapes)]]
-    for file, size in zip(files, sizes, strict=True):
-        file.unlink(
-            missing_ok=True
-        )  # a run that maps the old one keeps it; writing into it would not
-        logger.info("The images need %.1f GB: they go to %s", size / 1e9, file)
-    return [
-        np.memmap(file, np.uint8, "w+", shape=shape)
-        for file, shape in zip(files, shapes, strict=True)
-    ]

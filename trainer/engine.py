@@ -31,7 +31,7 @@ from .windows import cut, flips, mirror, places, zoomed_size
 logger = logging.getLogger("gan.trainer")
 
 MAX_SKIPPED_IN_A_ROW = 10
-EXAMPLES = 256
+EXAMPLES, EXAMPLE_VALUES = 256, 256 * 3 * 64 * 64
 
 
 @dataclass
@@ -252,14 +252,14 @@ class Training:
         for batch in split(self._next_batch(purpose), self.system.options.accumulate):
             with self._frozen_but(*movers):
                 generated = self.system.generate(self, batch)
+            if keep is not None:
+                self._generated = batch | generated
+                generated = {name: tree_map(Tensor.detach, v) for name, v in generated.items()}
             if not player.averaged and "fake" in generated:
                 for augment in self.augmentations:
                     if augment.fakes_only:
                         pooled = augment(self, tree_map(Tensor.detach, generated["fake"]), batch)
                         generated = generated | {"fake": pooled}
-            if keep is not None:
-                self._generated = batch | generated
-                generated = {name: tree_map(Tensor.detach, v) for name, v in generated.items()}
             yield batch | generated
 
     def _losses(self, player: Player, due: list[Objective], batch: Batch) -> Tensor:
@@ -282,10 +282,14 @@ class Training:
 
     @contextlib.contextmanager
     def _foresight(self, player: Player, batch: Batch) -> Iterator[None]:
-        """For an unrolling player the others' networks are those of some moves later, as functions of its own."""
+        """For an unrolling player the others' networks are those of some moves later, as functions of its own.
+
+        Only of those that move in this stage.
+        """
         present = self.networks
+        moving = {turn.player for turn in self.stages[self.stage_number].turns}
         for name, other in self.players.items() if player.unroll else ():
-            if other is not player:
+            if other is not player and name in moving and self._due(other):
                 loss = functools.partial(self._loss_with, other, batch)
                 self.networks = self.networks | foresee(
                     other, present, self.optimizers[name], loss, player.unroll
@@ -358,9 +362,10 @@ class Training:
 
     @property
     def examples(self) -> Batch:
-        """Up to EXAMPLES of the data, evenly chosen, prepared as a batch; always the same."""
+        """Up to EXAMPLES of the data, fewer of large images, evenly chosen, prepared as a batch; always the same."""
         if self._examples is None:
-            count = min(EXAMPLES, len(self.data))
+            fitting = max(16, EXAMPLE_VALUES // math.prod(self.data.info.shape))
+            count = min(EXAMPLES, fitting, len(self.data))
             rows = torch.linspace(0, len(self.data) - 1, count).long()
             batch: Batch = {"real": self.data.samples_of(rows, self.device)}
             if self.system.classes:

@@ -5,17 +5,16 @@ A small world with a known answer, for what is to change an age and keep an iden
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
+
+from .shapes import chunks
 
 AGES = ("20s", "40s", "60s", "80s")
 IDENTITY = (
     8  # numbers in [0, 1]: width, hairline, skin, hair, between the eyes, their size, mouth, nose
 )
 WRINKLES = ((-0.2, 1), (-0.3, 2), (0.33, 2), (0.68, 3))  # how far down, and from which age on
-CHUNK_PIXELS = 1 << 21
 
 Floats = NDArray[np.floating]
 
@@ -39,10 +38,14 @@ def faces(
     return images, ages, who
 
 
-def chunks(count: int, resolution: int) -> Iterator[slice]:
-    """Parts of `count` images that are drawn at once: as floats all together they would be large."""
-    size = max(1, CHUNK_PIXELS // resolution**2)
-    return (slice(start, start + size) for start in range(0, count, size))
+def persons(
+    count: int, resolution: int = 32, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64], Floats]:
+    """Faces at another age, faces, their ages, and the identities of both: one person at two ages in each pair."""
+    images, ages, identity = faces(count, resolution, seed)
+    later = np.random.default_rng([seed, 1]).integers(1, len(AGES), count)
+    others, _, _ = faces(count, resolution, seed, (ages + later) % len(AGES), identity)
+    return others, images, ages, identity
 
 
 def _draw(resolution: int, ages: NDArray[np.int64], who: Floats) -> NDArray[np.uint8]:

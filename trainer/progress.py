@@ -100,7 +100,7 @@ def fitted(images: Tensor, size: Sequence[int], channels: int) -> Tensor:
     """Images at another size, by nearest pixels, and grey ones in colour where others are."""
     images = interpolate(images, tuple(size))
     if images.shape[1] == 1:
-        return images.expand(-1, channels, -1, -1)
+        images = images.expand(-1, min(channels, 3), -1, -1)
     missing = images.new_ones(len(images), channels - images.shape[1], *size)
     return torch.cat([images, missing], 1)  # opaque
 

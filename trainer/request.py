@@ -96,8 +96,8 @@ def plan(request: Request) -> Plan:
         kind, source = _resumed_system(checkpoint.config.system, request.system, accepted)
         stored = resume_config(checkpoint.config, given, accepted)
         general = stored.flat()
-    elif known is None and kind.fit is not None:
-        general = given = {"fit": kind.fit} | given
+    elif known is None and given.get("fit") is None:
+        given["fit"] = general["fit"] = kind.fit
     check_windows(general)
     data = load_dataset(
         request.data,
@@ -137,7 +137,11 @@ def choose_arrangement(
     """How this system takes the data. Raises `InputError` where it does not."""
     known = builtin.find(data)
     if known and not _fits(system, known):
-        names = [other.name for other in builtin.BUILTIN.values() if _fits(system, other)]
+        names = [
+            other.name
+            for other in builtin.BUILTIN.values()
+            if other.kind in system.kinds and _fits(system, other)
+        ]
         raise InputError(
             f"{system.name} cannot be trained on {known.name}",
             seen=f"built-in data of {WANTED[known.arrangement].partition(' (')[0]}",

@@ -21,6 +21,7 @@ from ..runtime.signature import Draw, Field
 from .augment import AdaptiveAugmentation, DiffAugment, InstanceNoise
 from .decode import Fit
 from .layers import add_spectral_norm
+from .layouts import Layout
 from .losses import LOSSES, AdversarialLoss, accuracy, distance
 from .objectives import drift, interpolated_gradient_penalty, r1_penalty, r2_penalty, roth
 from .options import Options
@@ -64,6 +65,11 @@ class System(ABC):
     def preset(cls, data: DataInfo) -> Options:
         """The options for this data, before the user's own are laid over them."""
         return cls.options_type()
+
+    @classmethod
+    def layouts(cls) -> tuple[Layout, ...]:
+        """How other code lays out the weights of its networks, which can then be adopted. Subclasses do not inherit it."""
+        return ()
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:

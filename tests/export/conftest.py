@@ -14,7 +14,7 @@ from PIL import Image
 
 from gan.export import gate
 from gan.export.module import load_source
-from gan.export.trace import export_program
+from gan.export.trace import export_program, trace_sizes
 from gan.trainer import Checkpoint, Request, train
 from gan.trainer.checkpoint import save
 
@@ -111,9 +111,10 @@ def trace_here(
     source = load_source(
         Checkpoint.load(checkpoint), graph=graph, system_file=system_file, accept_changed=True
     )
-    names = [field.name for field in source.signature.inputs]
     outputs = [field.name + "_float" for field in source.signature.outputs]
-    program = export_program(source.module, tuple(source.inputs(3)), names, outputs, opset)
+    inputs = tuple(source.inputs(3, sizes=trace_sizes(source.signature)))
+    fields = source.signature.inputs
+    program = export_program(source.module, inputs, fields, outputs, opset)
     program.save(str(work / "traced.onnx"), external_data=False)
     TRACED[key] = (work / "traced.onnx").read_bytes()
     return work / "traced.onnx"

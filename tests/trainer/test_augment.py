@@ -19,7 +19,9 @@ from gan.runtime.errors import CheckpointError
 from gan.trainer.augment import (
     POLICIES,
     AdaptiveAugmentation,
+    Beside,
     DiffAugment,
+    ImagePool,
     InstanceNoise,
     alike,
     blits,
@@ -1042,3 +1044,139 @@ def test_an_augmentation_that_was_accepted_on_resuming_starts_from_its_beginning
     resumed.load_state(copy.deepcopy(live.state()))
     resumed.run_step()
     assert resumed.step == 2
+
+
+# The pool of earlier fakes, and the sample beside what it was made from.
+
+
+def numbered(start: int, count: int = 1) -> Tensor:
+    """Images that say which they are: [count, 1, 1, 1] of start, start + 1, ..."""
+    return torch.arange(start, start + count, dtype=torch.float32)[:, None, None, None]
+
+
+def live_pool() -> Live:
+    return cast(Live, SimpleNamespace(knobs={}))
+
+
+def test_a_pool_is_filled_with_the_first_fakes_which_pass_as_they_are() -> None:
+    pool, draws = ImagePool(5), batch()
+    assert torch.equal(pool(live_pool(), numbered(0, 3), draws), numbered(0, 3))
+    seen = pool(live_pool(), numbered(3, 2), draws)
+    assert torch.equal(seen, numbered(3, 2))
+    assert torch.equal(pool.state()["0"].flatten(), torch.arange(5.0))
+
+
+def test_of_a_full_pool_half_of_the_fakes_are_exchanged_for_a_random_one() -> None:
+    """Whoever comes out was there, and the new one has its place."""
+    size, count = 8, 8_000
+    pool, draws = ImagePool(size), batch()
+    pool(live_pool(), numbered(0, size), draws)
+    inside = set(range(size))
+    kept, ages = 0, []
+    for i in range(size, count):
+        (out,) = pool(live_pool(), numbered(i), draws).flatten().tolist()
+        if out == i:
+            kept += 1
+        else:
+            assert out in inside
+            ages.append(i - out)
+            inside = inside - {int(out)} | {i}
+        if i % 500 == 0:
+            assert set(pool.state()["0"].flatten().tolist()) == inside
+    share = kept / (count - size)
+    assert abs(share - 0.5) < 4 * math.sqrt(0.25 / count)
+    # a place is hit by one step in 2 * size
+    assert np.mean(ages) == pytest.approx(2 * size, rel=0.08)
+
+
+def test_each_place_of_a_pool_is_exchanged_alike() -> None:
+    hits = np.zeros(4)
+    for seed in range(2_000):
+        pool = ImagePool(4)
+        pool.load_state({"0": numbered(0, 4)})
+        out = int(pool(live_pool(), numbered(9), batch(seed)).item())
+        hits[out if out < 9 else 0] += out < 9
+    assert hits.sum() == pytest.approx(1_000, abs=90)
+    assert np.abs(hits / hits.sum() - 0.25).max() < 0.06
+
+
+def test_a_pool_begins_anew_with_images_of_another_size() -> None:
+    pool, draws = ImagePool(3), batch()
+    pool(live_pool(), torch.zeros(3, 1, 2, 2), draws)
+    larger = torch.rand(2, 1, 4, 4)
+    assert torch.equal(pool(live_pool(), larger, draws), larger)
+    assert torch.equal(pool.state()["0"], larger)
+
+
+def test_what_is_not_finite_passes_and_is_never_kept() -> None:
+    pool, draws = ImagePool(3), batch()
+    bad = numbered(0, 4)
+    bad[1], bad[3] = math.nan, math.inf
+    for _ in range(20):
+        out = pool(live_pool(), bad, draws).flatten()
+        assert math.isnan(out[1]) and out[3] == math.inf
+        assert out[[0, 2]].isfinite().all()
+        assert pool.state()["0"].isfinite().all()
+
+
+def test_each_leaf_has_a_pool_of_its_own_and_no_gradient() -> None:
+    pool, draws = ImagePool(2), batch()
+    for step in range(30):
+        a = numbered(step * 10, 1).requires_grad_()
+        out = pool(live_pool(), {"a": a, "b": (numbered(1000 + step, 2),)}, draws)
+        assert out["a"].max() < 1000 <= out["b"][0].min()
+        assert not out["a"].requires_grad and out["b"][0].shape == (2, 1, 1, 1)
+    assert {name: len(images) for name, images in pool.state().items()} == {"0": 2, "1": 2}
+
+
+def test_a_pools_state_goes_round_and_goes_on_alike() -> None:
+    first, second = ImagePool(3), ImagePool(3)
+    for step in range(7):
+        first(live_pool(), numbered(step), batch(step))
+    second.load_state(copy.deepcopy(first.state()))
+    assert same(first.state(), second.state())
+    before = copy.deepcopy(first.state())
+    for step in range(7, 20):
+        outs = [pool(live_pool(), numbered(step), batch(step)) for pool in (first, second)]
+        assert torch.equal(*outs)
+    assert same(first.state(), second.state()) and not same(first.state(), before)
+
+
+def test_what_a_pool_keeps_is_its_own() -> None:
+    """Neither the fake that came nor a state that was taken changes with it."""
+    pool = ImagePool(1)
+    fake = numbered(7)
+    pool(live_pool(), fake, batch())
+    state = pool.state()
+    fake.zero_()
+    assert state["0"].item() == 7
+    taken = {name: images.clone() for name, images in state.items()}
+    for step in range(12):
+        pool(live_pool(), numbered(100 + step), batch(step))
+    assert pool.state()["0"].item() >= 100
+    assert same(state, taken)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"0": [1.0]}, {"0": "x"}, {"0": None}, {"0": torch.zeros(4, 1, 1, 1)},
+        {"0": torch.zeros(2, 1, 1)}, {"0": 1}, {0: torch.zeros(1, 1, 1, 1)},
+        {"0": torch.full((1, 1, 1, 1), math.nan)}, {"0": torch.zeros(1, 1, 1, 1, dtype=torch.int64)},
+        [1], None,
+    ],
+)  # fmt: skip
+def test_a_wrong_state_of_a_pool_is_refused(state: Any) -> None:
+    """As the engine counts on: KeyError, TypeError, ValueError or AttributeError."""
+    pool = ImagePool(3)
+    pool(live_pool(), numbered(5), batch())
+    with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+        pool.load_state(state)
+    assert pool.state()["0"].item() == 5
+
+
+def test_beside_is_the_entry_first_and_the_sample_second() -> None:
+    x, y = torch.randn(2, 1, 4, 4), torch.randn(2, 3, 4, 4)
+    given, sample = Beside("image")(live_pool(), y, {"image": x, **batch()})
+    assert given is x and sample is y
+    assert not (Beside("image").reals_only or Beside("image").fakes_only)

@@ -1,22 +1,22 @@
-"""Built-in data: mixtures with the published moments, shapes measured in pixels, digits that stay in their split."""
+"""Built-in data: mixtures with the published moments, digits that stay in their split."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from gan.runtime.errors import DatasetError, InputError
+from gan.runtime.signature import natural_order
 from gan.trainer import builtin
-from gan.trainer import faces as faces_module
-from gan.trainer.builtin import BUILTIN, GRID, RING, SHAPES, digits, find, points, shapes, stacked
+from gan.trainer.builtin import BUILTIN, GRID, RING, digits, find, points, stacked
 from gan.trainer.data import classes_of, load_dataset, source_name
 from gan.trainer.dataset import Mixture
+from gan.trainer.faces import AGES, faces
+from gan.trainer.shapes import SHAPES, edges, shapes, warm_cold
 
 MIXTURES = [RING, GRID]
 Split = Literal["train", "held-out"]
@@ -83,154 +83,6 @@ def test_points_have_neither_resolution_nor_channels(
 
 # Shapes.
 
-LIT = {
-    "red": {0}, "green": {1}, "blue": {2}, "yellow": {0, 1}, "purple": {0, 2}, "cyan": {1, 2},
-}  # the channels that are bright in a colour of that name  # fmt: skip
-FILL = {"circle": np.pi / 4, "square": 1.0, "triangle": 0.5}  # share of the box around it
-ASPECT = {"circle": 1.0, "square": 1.0, "triangle": 2 / np.sqrt(3)}  # width over height
-RADII = {  # half the width of its box, over the size that is drawn
-    "circle": 1.0, "square": 0.85, "triangle": 0.55 * np.sqrt(3),
-}  # fmt: skip
-
-
-def large() -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
-    """150 shapes of 96 pixels: RGB, alpha in [0, 1], and the names of their classes."""
-    images, labels = shapes(150, 96, 4, seed=5)
-    return (
-        images[:, :3].astype(np.float64),
-        images[:, 3].astype(np.float64) / 255,
-        [SHAPES[label] for label in labels],
-    )
-
-
-def test_all_eighteen_classes_are_there_in_equal_shares_with_names_that_say_them() -> None:
-    assert len(SHAPES) == len(set(SHAPES)) == 18
-    assert set(SHAPES) == {f"{colour} {kind}" for colour in LIT for kind in FILL}
-    _, labels = shapes(9_000, 4)
-    assert labels.dtype == np.int64
-    counts = np.bincount(labels, minlength=18)
-    assert len(counts) == 18 and np.abs(counts - 500).max() < 5 * np.sqrt(500 * 17 / 18)
-
-
-def test_the_colour_at_a_shapes_centre_is_the_one_that_its_class_names() -> None:
-    images, alpha, names = large()
-    for image, cover, name in zip(images, alpha, names, strict=True):
-        row, column = (int(axis.mean()) for axis in np.nonzero(cover > 0.5))
-        pixel = image[:, row, column]
-        middle = (pixel.max() + pixel.min()) / 2
-        assert {c for c in range(3) if pixel[c] > middle} == LIT[name.split()[0]], name
-
-
-def test_the_area_of_a_shape_is_that_of_a_circle_square_or_triangle_in_its_box() -> None:
-    _, alpha, names = large()
-    sizes = []
-    for cover, name in zip(alpha, names, strict=True):
-        kind = name.split()[1]
-        # the box to a fraction of a pixel: a profile's integral beyond half is what sticks out
-        rows, columns = (cover.max(axis) for axis in (1, 0))
-        height, width = rows.sum(), columns.sum()
-        assert cover.sum() == pytest.approx(FILL[kind] * height * width, rel=0.06), name
-        assert width / height == pytest.approx(ASPECT[kind], rel=0.06), name
-        sizes.append(width / 96 / RADII[kind])  # the image is 2 wide: half of it is 1
-    small = [size for size in sizes if size < 0.5]
-    assert all(0.30 < size < 0.40 for size in small)
-    assert all(0.58 < size < 0.68 for size in sizes if size >= 0.5)
-    assert 0.3 < len(small) / len(sizes) < 0.7
-    assert 0.045 < max(small) - min(small) < 0.08  # small ones are not all the same size
-
-
-def test_a_triangle_stands_on_its_side_with_the_corner_above() -> None:
-    _, alpha, names = large()
-    for cover, name in zip(alpha, names, strict=True):
-        widths = cover.sum(1)[cover.max(1) > 0.5]
-        above, below = widths[len(widths) // 8], widths[-1 - len(widths) // 8]
-        if name.endswith("triangle"):
-            assert below > 4 * above
-        else:
-            assert below == pytest.approx(above, rel=0.15)
-
-
-def test_shapes_lie_near_the_middle_wholly_inside_the_image() -> None:
-    _, alpha, names = large()
-    axis = (np.arange(96) + 0.5) / 48 - 1
-    centres = []
-    for cover, name in zip(alpha, names, strict=True):
-        assert max(cover[0].max(), cover[-1].max(), cover[:, 0].max(), cover[:, -1].max()) == 0
-        if not name.endswith("triangle"):
-            total = cover.sum()
-            centres.append(
-                ((cover.sum(0) * axis).sum() / total, (cover.sum(1) * axis).sum() / total)
-            )
-    reach = np.abs(centres).max(0)
-    assert reach.min() > 0.22 and reach.max() < 0.26
-
-
-def test_the_ground_is_a_dark_grey_and_the_paint_gets_darker_downwards() -> None:
-    images, alpha, _ = large()
-    levels = []
-    for image, cover in zip(images, alpha, strict=True):
-        ground = image[:, cover == 0]
-        assert np.ptp(ground) <= 2  # one grey, but for a trace of paint at the border
-        levels.append(np.median(ground))
-        filled = np.flatnonzero((cover == 1).any(1))
-        column = [image[:, row][:, cover[row] == 1].max() for row in filled]
-        assert all(a >= b for a, b in pairwise(column))
-        slope = (column[0] - column[-1]) / (filled[-1] - filled[0]) * 96 / column[0]
-        assert 0.3 < slope < 0.55  # 0.35 of the full brightness over the whole image
-    assert 12 <= min(levels) < 20 and 42 < max(levels) <= 50
-
-
-def test_alpha_is_0_outside_a_shape_255_inside_and_between_them_only_at_its_border() -> None:
-    images, labels = shapes(100, 64, 4, seed=2)
-    rgb, labels_again = shapes(100, 64, 3, seed=2)
-    assert (images[:, :3] == rgb).all() and (labels == labels_again).all()
-    alpha = images[:, 3]
-    corners = alpha[:, [0, 0, -1, -1], [0, -1, 0, -1]]
-    assert (corners == 0).all() and (alpha.max((1, 2)) == 255).all()
-    inside, outside = alpha == 255, alpha == 0
-    near = inside
-    for _ in range(3):
-        for axis in (1, 2):
-            near = near | np.roll(near, 1, axis) | np.roll(near, -1, axis)
-    assert (near | outside).all()  # what is neither lies within three pixels of the inside
-    assert ((alpha > 0) & (alpha < 255)).any((1, 2)).all()
-
-
-def test_grey_shapes_are_the_luma_of_the_coloured_ones_of_the_same_seed() -> None:
-    grey, labels = shapes(60, 24, 1, seed=4)
-    rgb, labels_again = shapes(60, 24, 3, seed=4)
-    assert grey.shape == (60, 1, 24, 24) and (labels == labels_again).all()
-    luma = 0.299 * rgb[:, 0] + 0.587 * rgb[:, 1] + 0.114 * rgb[:, 2]  # ITU-R BT.601
-    assert np.abs(grey[:, 0] - luma).max() <= 1.0
-
-
-@pytest.mark.parametrize("resolution", [8, 20, 33, 48])
-def test_any_resolution_shows_the_same_shapes(resolution: int) -> None:
-    images, labels = shapes(40, resolution, 4, seed=6)
-    fine, fine_labels = shapes(40, 96, 4, seed=6)
-    assert images.shape == (40, 4, resolution, resolution) and images.dtype == np.uint8
-    assert (labels == fine_labels).all()
-    size = (resolution, resolution)
-    for image, large in zip(images, fine, strict=True):
-        small = np.asarray(Image.fromarray(large[3]).resize(size, Image.Resampling.BOX))
-        assert np.abs(image[3] - small.astype(float)).mean() < 255 * 0.25 / resolution
-
-
-def test_a_seed_of_shapes_gives_the_same_bytes_and_another_seed_others() -> None:
-    first, again, other = (shapes(20, 16, 3, seed)[0] for seed in (1, 1, 2))
-    assert first.tobytes() == again.tobytes() and first.tobytes() != other.tobytes()
-    assert len({image.tobytes() for image in first}) == 20
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_shapes_are_the_same_however_many_are_drawn_at_once(
-    monkeypatch: pytest.MonkeyPatch, channels: int
-) -> None:
-    whole = shapes(23, 16, channels)[0]
-    for pixels in (1, 5 * 16 * 16):
-        monkeypatch.setattr(faces_module, "CHUNK_PIXELS", pixels)
-        np.testing.assert_array_equal(shapes(23, 16, channels)[0], whole)
-
 
 @pytest.mark.parametrize(
     ("resolution", "channels", "shape"),
@@ -244,6 +96,86 @@ def test_the_shapes_that_are_trained_on_are_those_of_seed_0(
     images, labels = shapes(10_000, shape[2], shape[1], seed=0)
     assert data.samples.tobytes() == images.tobytes()
     assert (data.labels == labels).all()
+
+
+# Pairs, two sets, faces.
+
+
+def test_edges_are_trained_on_as_pairs_of_seed_0() -> None:
+    data = load_dataset("edges")
+    outlines, images = edges(8_000, 32, seed=0)
+    assert data.partners is not None and np.array_equal(data.partners, outlines)
+    assert np.array_equal(data.samples, images) and data.labels is None
+    small = load_dataset("edges", resolution=8)
+    assert small.info.shape == (3, 8, 8) and small.info.partner == (1, 8, 8)
+
+
+def test_warm_cold_is_two_sets_of_which_the_cold_one_is_made() -> None:
+    data = load_dataset("warm-cold")
+    warm, cold, _ = warm_cold(5_000, 16, seed=0)
+    assert data.partners is not None and np.array_equal(data.partners, warm)
+    assert np.array_equal(data.samples, cold) and data.arrangement == "unpaired"
+
+
+def test_faces_are_trained_on_with_their_ages_as_classes() -> None:
+    data = load_dataset("faces", resolution=8)
+    pixels, ages, _ = faces(10_000, 8, seed=0)
+    assert data.classes == AGES and data.labels is not None and np.array_equal(data.labels, ages)
+    assert np.array_equal(data.samples, pixels)
+    assert natural_order(sorted(AGES)) == list(AGES)  # as folders of these names would be
+
+
+@pytest.mark.parametrize("name", ["edges", "warm-cold"])
+def test_the_sides_of_built_in_data_can_be_swapped(name: str) -> None:
+    straight, swapped = (
+        load_dataset(name, resolution=8),
+        load_dataset(name, resolution=8, swap=True),
+    )
+    assert straight.partners is not None and swapped.partners is not None
+    assert np.array_equal(swapped.samples, straight.partners)
+    assert np.array_equal(swapped.partners, straight.samples)
+    assert swapped.digest != straight.digest and swapped.arrangement == straight.arrangement
+    own: Any = swapped.info.channels  # as a resumed run asks for
+    assert load_dataset(name, resolution=8, swap=True, channels=own).digest == swapped.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "swap", "channels"), [("edges", False, 1), ("edges", True, 3), ("warm-cold", False, 4)]
+)
+def test_data_of_two_sides_have_channels_of_their_own(name: str, swap: bool, channels: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} has channels of its own.*Leave --channels out"):
+        load_dataset(name, swap=swap, channels=channels)
+
+
+def test_faces_are_refused_in_other_than_three_channels() -> None:
+    with pytest.raises(InputError, match=r"RGB. 1 channels. Leave --channels out"):
+        load_dataset("faces", channels=1)
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes", "faces", "ring"])
+def test_there_is_nothing_to_swap_in_single_samples(name: str) -> None:
+    with pytest.raises(InputError, match="nothing to swap"):
+        load_dataset(name, swap=True)
+
+
+@pytest.mark.parametrize("name", [None, "edges", "ring"])
+def test_built_in_data_take_no_source(name: str | None, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{name or 'digits'} takes no source.*Leave it out"):
+        load_dataset(name, source=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["digits", "edges", "warm-cold"])
+def test_windows_can_be_cut_of_built_in_data(name: str) -> None:
+    data = load_dataset(name, window=12)
+    assert data.info.shape[1:] == (12, 12) and data.samples.shape[-1] > 12
+    assert data.info.partner is None or data.info.partner[1:] == (12, 12)
+    assert data.digest == load_dataset(name).digest
+
+
+@pytest.mark.parametrize("window", [1, 100])
+def test_points_have_no_windows(window: int) -> None:
+    with pytest.raises(InputError, match=r"Leave --crop out.*points"):
+        load_dataset("ring", window=window)
 
 
 # Digits.
@@ -341,6 +273,8 @@ def test_what_is_said_of_built_in_data_before_it_is_drawn_is_so(
     data = load_dataset(name)
     assert data.name == source_name(name) == name
     assert (known.kind, known.classes) == (data.info.kind, data.classes)
+    assert known.arrangement == data.info.arrangement
+    assert known.partner == (data.info.partner[0] if data.info.partner else None)
     assert classes_of(name) == data.classes
     if known.kind == "image":
         assert (known.resolution, known.channels) == (data.info.height, data.info.channels)
@@ -372,7 +306,7 @@ def test_an_unknown_path_is_refused_with_the_names_of_all_built_in_data(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DatasetError, match="no such file or folder") as caught:
         load_dataset("rings")
-    for name in ("digits", "stacked-digits", "shapes", "ring", "grid"):
+    for name in builtin.NAMES:
         assert name in caught.value.repair
 
 

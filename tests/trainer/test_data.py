@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
-import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -23,26 +21,7 @@ from gan.trainer.data import classes_of, load_dataset, source_name
 from gan.trainer.dataset import Dataset
 from gan.trainer.parts import DataInfo
 
-from .conftest import CPU, encoded
-
-
-def picture(number: int, size: int = 8, channels: int = 3) -> np.ndarray[Any, Any]:
-    shape = (size, size, channels) if channels > 1 else (size, size)
-    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
-
-
-def write_folder(root: Path, files: Mapping[str, bytes]) -> str:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return str(root)
-
-
-def write_zip(path: Path, files: Mapping[str, bytes], **options: Any) -> str:
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return str(path)
+from .conftest import CPU, encoded, picture, write_folder, write_zip
 
 
 def load(path: str, **options: Any) -> Dataset:
@@ -227,7 +206,7 @@ def test_no_usable_image_is_an_error_with_the_reasons(tmp_path: Path) -> None:
 
 
 def test_no_image_at_all_is_an_error_with_the_suffixes(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"holds no images.*PNG, JPEG"):
+    with pytest.raises(DatasetError, match=r"holds no images.*\.png"):
         load(write_folder(tmp_path / "a", {"a.txt": b"words"}))
     with pytest.raises(DatasetError, match="holds no images"):
         load(write_zip(tmp_path / "a.zip", {"a.txt": b"words"}))
@@ -282,105 +261,6 @@ def test_pixels_beyond_the_memory_limit_without_a_folder_are_an_error(tmp_path: 
     path = write_folder(tmp_path, {"a.png": encoded(picture(0))})
     with pytest.raises(DatasetError, match="192 bytes of pixels, limit 100"):
         load(path, memory_limit=100)
-
-
-# Zips made to hurt.
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../evil.png", "a/../../evil.png", "/etc/evil.png", "C:/evil.png", "\\\\host\\evil.png"],
-)
-def test_a_zip_whose_names_leave_it_is_refused(tmp_path: Path, name: str) -> None:
-    path = write_zip(
-        tmp_path / "a.zip", {"good.png": encoded(picture(0)), name: encoded(picture(1))}
-    )
-    with pytest.raises(DatasetError, match="absolute or parent paths"):
-        load(path)
-
-
-def test_a_zip_with_two_members_of_one_name_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a.png", encoded(picture(0)))
-        with pytest.warns(UserWarning, match="Duplicate name"):
-            archive.writestr("a.png", encoded(picture(1)))
-    with pytest.raises(DatasetError, match="members of one name"):
-        load(str(path))
-
-
-def test_a_zip_with_encrypted_members_is_refused(tmp_path: Path) -> None:
-    path = Path(write_zip(tmp_path / "a.zip", {"a.png": encoded(picture(0))}))
-    data = bytearray(path.read_bytes())
-    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        data[data.index(signature) + offset] |= 1
-    path.write_bytes(data)
-    with pytest.raises(DatasetError, match="encrypted members"):
-        load(str(path))
-
-
-@pytest.mark.parametrize(("size", "refused"), [(150_000, False), (400_000, True)])
-def test_a_zip_that_swells_beyond_two_hundred_times_is_refused(
-    tmp_path: Path, size: int, refused: bool
-) -> None:
-    noise = random.Random(0).randbytes(1000)
-    member = noise + bytes(size)  # deflated to about 1,150 and 1,400 bytes
-    files = {"good.png": encoded(picture(0)), "zeros.png": member}
-    path = write_zip(tmp_path / "a.zip", files, compression=zipfile.ZIP_DEFLATED)
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo("zeros.png")
-        assert (info.file_size > 200 * info.compress_size) == refused
-    if refused:
-        with pytest.raises(DatasetError, match="compression beyond 200:1"):
-            load(path)
-    else:
-        assert load(path).skipped == {"not an image": 1}
-
-
-def test_a_zip_with_a_member_or_a_number_of_members_beyond_the_limit_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_zip(tmp_path / "a.zip", {f"{i}.png": encoded(picture(i)) for i in range(3)})
-    monkeypatch.setattr(sources, "MAX_MEMBERS", 2)
-    with pytest.raises(DatasetError, match="too many members"):
-        load(path)
-    monkeypatch.setattr(sources, "MAX_MEMBERS", 3)
-    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 100)
-    with pytest.raises(DatasetError, match="a member beyond the size limit"):
-        load(path)
-
-
-def test_a_member_longer_than_the_archive_says_is_not_read_on(tmp_path: Path) -> None:
-    path = Path(
-        write_zip(tmp_path / "a.zip", {"a.png": encoded(picture(0)), "b.png": encoded(picture(1))})
-    )
-    data = bytearray(path.read_bytes())
-    claimed = struct.pack("<I", 10)  # of the first member, in both of its headers
-    data[22:26] = claimed
-    central = data.index(b"PK\x01\x02")
-    data[central + 24 : central + 28] = claimed
-    path.write_bytes(data)
-    assert len(load(str(path))) == 1
-
-
-def test_damaged_zips_are_refused_or_read_and_never_a_crash(tmp_path: Path) -> None:
-    files = {f"{i % 2}/{i}.png": encoded(picture(i)) for i in range(6)}
-    whole = Path(
-        write_zip(tmp_path / "a.zip", files, compression=zipfile.ZIP_DEFLATED)
-    ).read_bytes()
-    dice, outcomes = random.Random(5), set()
-    for _ in range(150):
-        data = bytearray(whole)
-        for _ in range(dice.randint(1, 6)):
-            data[dice.randrange(len(data))] = dice.randrange(256)
-        if dice.random() < 0.2:
-            del data[dice.randrange(len(data)) :]
-        (tmp_path / "b.zip").write_bytes(data)
-        try:
-            outcomes |= set(load(str(tmp_path / "b.zip"), fit="crop", workers=1).skipped)
-        except DatasetError as error:
-            outcomes.add(error.seen)
-    assert len(outcomes) > 3  # many were harmed, each in its own way
 
 
 # The digits.

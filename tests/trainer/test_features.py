@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gan.trainer.features import SEED, WIDTHS, RandomFeatures, embed
+from gan.trainer.features import SEED, WIDTHS, RandomFeatures, RandomMaps, embed
 
 
 def normals(layer: int, row: int, count: int) -> NDArray[np.float64]:
@@ -84,3 +84,16 @@ def test_embedding_in_chunks_changes_nothing() -> None:
     whole = embed(network, x)
     assert whole.shape == (10, 2176)
     assert torch.allclose(embed(network, x, chunk=3), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_maps_are_the_features_own_convolutions_before_they_are_pooled(channels: int) -> None:
+    x = torch.rand(2, channels, 24, 16) * 2 - 1
+    maps = RandomMaps(channels)(x)
+    assert [m.shape[2:] for m in maps] == [(12, 8), (6, 4), (3, 2)]
+    h, layers = x, RandomFeatures(channels).layers
+    for layer, found in zip(layers, maps, strict=True):
+        assert isinstance(layer, torch.nn.Conv2d)
+        h = torch.nn.functional.leaky_relu(layer(h), 0.2)
+        assert torch.equal(found, h)
+    assert torch.allclose(RandomFeatures(channels)(x)[:, : h.shape[1]], h.mean((2, 3)), atol=1e-6)

@@ -16,10 +16,14 @@ from gan.trainer.data import load_dataset
 from gan.trainer.dataset import Dataset
 from gan.trainer.metrics import (
     Coverage,
+    Likeness,
     coverage_and_density,
     coverage_within,
+    default_metrics,
     drawn_inputs,
+    psnr,
     run_averaged,
+    takes_data,
 )
 from gan.trainer.parts import Graph, Live
 from gan.trainer.system import image_field
@@ -288,3 +292,85 @@ def test_a_graph_with_shared_noise_is_measured_and_its_label_may_have_any_name()
     assert np.array_equal(latents.numpy(), draw_field(z, 0, range(20)))
     assert np.array_equal(kinds.numpy(), draw_field(label, 0, range(20)))
     assert np.array_equal(noises.numpy(), draw_field(noise, 0, range(20)))
+
+
+# Likeness to the truth.
+
+
+class Half(nn.Module):
+    """What it is given, times a half."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image / 2
+
+
+PICTURE = Field("image", (1, "h", "w"), "image", range=(-1.0, 1.0))
+MADE = Field("made", (1, "h", "w"), "image", range=(-1.0, 1.0))
+TRANSLATING = Graph((PICTURE,), (MADE,), lambda nets: nets["G"])
+
+
+@pytest.mark.parametrize("distance", [1.0, 0.1, 1e-3])
+def test_psnr_is_that_of_the_pooled_error(distance: float) -> None:
+    truth = torch.zeros(4, 1, 2, 2)
+    assert psnr(truth + distance, truth) == pytest.approx(-20 * np.log10(distance / 2), abs=1e-3)
+    flat = truth.clone()
+    flat[0] = distance  # one image is off, the others are exact
+    error = distance**2 / 4
+    assert psnr(flat, truth) == pytest.approx(10 * np.log10(4 / error), abs=1e-3)
+
+
+def test_psnr_of_equal_images_is_finite_and_of_overshooting_ones_is_of_what_is_seen() -> None:
+    truth = torch.ones(1, 1, 2, 2)
+    assert psnr(truth, truth) == pytest.approx(120.0)
+    assert psnr(truth * 3, truth) == pytest.approx(120.0)
+    assert psnr(-truth, truth) == pytest.approx(0.0)
+
+
+def test_likeness_is_of_all_examples_by_the_averaged_network() -> None:
+    truth = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (70, 1, 4, 4)))
+    live = cast(
+        Live,
+        SimpleNamespace(
+            averaged={"G": Half()}, examples={"image": truth, "real": truth, "source": None}
+        ),
+    )
+    metric = Likeness(TRANSLATING).metric()
+    assert metric.name == "psnr" and metric.higher_is_better
+    values = truth.numpy() / 2
+    expected = {
+        "psnr": 10 * np.log10(4 / np.square(values).mean()),
+        "l1": np.abs(values).mean(),
+    }
+    assert metric.measure(live) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_default_metric_is_likeness_where_the_graph_takes_what_the_data_gives() -> None:
+    drawn = Graph(
+        (Field("z", (4,), draw=Draw("normal")),),
+        (image_field(images().info),),
+        lambda nets: nets["G"],
+    )
+    assert [m.name for m in default_metrics(images(), drawn, CPU)] == ["coverage"]
+    assert [m.name for m in default_metrics(images(), TRANSLATING, CPU)] == ["psnr"]
+    assert default_metrics(images(7), TRANSLATING, CPU) == []
+    assert takes_data(TRANSLATING) and not takes_data(drawn)
+    fixed = Field("psi", (), "scalar", draw=Draw("fixed", value=1.0))
+    assert not takes_data(Graph((*drawn.inputs, fixed), drawn.outputs, drawn.build))
+
+
+def test_large_inputs_are_run_fewer_at_once() -> None:
+    """Parts of at most 64, and fewer where what is given is large."""
+    sizes: list[int] = []
+
+    class Counted(Half):
+        def forward(self, image: Tensor) -> Tensor:
+            sizes.append(len(image))
+            return super().forward(image)
+
+    live = cast(Live, SimpleNamespace(averaged={"G": Counted()}))
+    small, large = torch.zeros(70, 1, 8, 8), torch.zeros(1).expand(5, 1, 2048, 2048)
+    assert len(run_averaged(TRANSLATING, live, {"image": small, "other": small})) == 70
+    assert sizes == [64, 6]
+    sizes.clear()
+    assert run_averaged(TRANSLATING, live, {"image": large}).shape == (5, 1, 2048, 2048)
+    assert sizes == [3, 2]

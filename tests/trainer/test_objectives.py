@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
 from gan.trainer.objectives import (
+    Perceptual,
     drift,
     interpolated_gradient_penalty,
+    l1,
+    mse,
     r1_penalty,
     r2_penalty,
     roth,
@@ -257,3 +260,69 @@ def test_k_steps_with_a_lazy_penalty_are_k_steps_of_the_optimiser(k: int) -> Non
     assert [state["step"].item() for state in optimizer.state.values()] == [k] * 4
     (group,) = optimizer.param_groups
     assert (group["lr"], group["betas"]) == (0.01, (0.3, 0.9))
+
+
+# Distances to the truth.
+
+
+def test_l1_and_mse_are_means_over_pixels_and_channels() -> None:
+    batch = batch_of()
+    real, fake = (batch[name].double().numpy() for name in ("real", "fake"))
+    nobody = cast(Live, None)
+    assert l1(nobody, batch).item() == pytest.approx(np.abs(real - fake).mean(), rel=1e-5)
+    assert mse(nobody, batch).item() == pytest.approx(np.square(real - fake).mean(), rel=1e-5)
+
+
+class Forest(nn.Module):
+    """x -> a tree of maps, by a layer and a norm whose statistics would move in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 3, 3, bias=False)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tree:
+        y = self.norm(self.layer(x))
+        return {"a": [y, y.square()], "b": x[:, :1]}
+
+
+def test_the_perceptual_distance_is_the_sum_over_all_maps_of_mean_squares() -> None:
+    network = Forest()
+    x, y = torch.randn(2, 4, 2, 6, 6)
+    found = Perceptual(network)(cast(Live, None), {"fake": x, "real": y}).item()
+    kernel = network.layer.weight.double()
+    maps = []
+    for image in (x, y):
+        h = torch.nn.functional.conv2d(image.double(), kernel) / math.sqrt(1 + 1e-5)
+        maps.append([h, h.square(), image[:, :1].double()])
+    expected = sum((a - b).square().mean().item() for a, b in zip(*maps, strict=True))
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert Perceptual(network).between(x, x).item() == 0.0
+
+
+def test_a_network_of_one_map_and_one_of_the_images_own_are_known_too() -> None:
+    x, y = torch.randn(2, 4, 2, 6, 6)
+    assert Perceptual(nn.Identity()).between(x, y).item() == pytest.approx(
+        (x - y).square().mean().item()
+    )
+
+
+def test_the_perceptual_distance_moves_the_fakes_alone() -> None:
+    network = Forest().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x, y = (torch.randn(4, 2, 6, 6, requires_grad=True) for _ in range(2))
+    objective = Perceptual(network)
+    assert not network.training
+    objective.between(x, y).backward()
+    assert x.grad is not None and x.grad.abs().max() > 0 and y.grad is None
+    assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)  # statistics too
+
+
+def test_the_perceptual_distances_gradient_is_that_of_differences() -> None:
+    network = Forest().double()
+    x, y = torch.randn(2, 1, 2, 4, 4, dtype=torch.float64)
+    x.requires_grad_()
+    objective = Perceptual(network)
+    assert torch.autograd.gradcheck(lambda t: objective.between(t, y), x)

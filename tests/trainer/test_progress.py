@@ -12,6 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
+from torch import Tensor
 
 from gan.runtime.images import scatter
 from gan.runtime.inputs import draw_field
@@ -19,12 +20,14 @@ from gan.trainer import progress
 from gan.trainer.config import make_options
 from gan.trainer.dataset import Dataset
 from gan.trainer.engine import Training
-from gan.trainer.progress import Journal, Sheet, Speed
+from gan.trainer.metrics import run_averaged
+from gan.trainer.progress import Journal, Sheet, Speed, fitted
 from gan.trainer.run_folder import RunFolder
 from gan.trainer.systems.dcgan import DCGAN
 from gan.trainer.systems.gan import GAN
 
 from .conftest import TINY, images, training
+from .translation import dataset, live
 
 
 class Clock:
@@ -143,3 +146,101 @@ def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(
     assert lines == [*kept, 150.25, 200.25]
     scalars = events(folder).Scalars("loss/D")
     assert [event.value for event in scalars] == lines
+
+
+# Of a generator that takes images: what it was given, what it made, and the truth.
+
+
+def tiles(pixels: np.ndarray, size: int) -> list[list[np.ndarray]]:
+    """The images of a sheet, which are 2 pixels apart, row by row."""
+    rows, columns = ((side + 2) // (size + 2) for side in pixels.shape[:2])
+    step = size + 2
+    return [
+        [pixels[r * step : r * step + size, c * step : c * step + size] for c in range(columns)]
+        for r in range(rows)
+    ]
+
+
+def in_bytes(x: Tensor) -> np.ndarray:
+    """[C, H, W] of [-1, 1] as [H, W, C]."""
+    return np.rint(np.clip(x.double().numpy() * 127.5 + 127.5, 0, 255)).transpose(1, 2, 0)
+
+
+def groups(pixels: np.ndarray, size: int, count: int) -> list[list[np.ndarray]]:
+    """One list an example: the sheet has two in each row."""
+    return [
+        row[i * count : (i + 1) * count] for row in tiles(pixels, size) for i in range(2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("partner", [1, 3])
+def test_a_sheet_of_pairs_shows_input_output_and_truth(partner: int) -> None:
+    run = live("pix2pix", dataset("pix2pix", partner=partner))
+    run.run_step()
+    pixels = Sheet(run).draw()
+    assert pixels.shape == (6 * 18 - 2, 6 * 18 - 2, 3)  # 12 examples of three
+    examples = run.examples
+    made = run_averaged(run.graph, run, examples)
+    found = groups(pixels, 16, 3)
+    assert len(found) == 12
+    for i, shown in enumerate(found):
+        given = in_bytes(examples["image"][i].expand(3, -1, -1))
+        for image, expected in zip(
+            shown, (given, in_bytes(made[i]), in_bytes(examples["real"][i])), strict=True
+        ):
+            assert np.abs(image - expected).max() <= 1
+
+
+def test_a_small_image_is_shown_large_by_its_own_pixels() -> None:
+    run = live("srgan")
+    run.run_step()
+    found = groups(Sheet(run).draw(), 16, 3)
+    small = in_bytes(run.examples["image"][5]).repeat(4, 0).repeat(4, 1)
+    assert np.abs(found[5][0] - small).max() <= 1
+    assert np.abs(found[5][2] - in_bytes(run.examples["real"][5])).max() <= 1
+
+
+def test_a_hole_is_shown_grey() -> None:
+    run = live("inpainting")
+    run.run_step()
+    found = groups(Sheet(run).draw(), 16, 3)
+    for i, (given, made, truth) in enumerate(found[:12]):
+        hole = run.examples["mask"][i, 0].numpy() == 1
+        assert (np.abs(given[hole].astype(int) - 127.5) <= 0.5).all() and hole.any()
+        assert np.array_equal(given[~hole], truth[~hole])
+        assert np.array_equal(made[~hole], truth[~hole])
+        assert not np.array_equal(made[hole], truth[hole])
+
+
+def test_of_unpaired_images_there_is_no_truth_and_of_rgba_an_alpha() -> None:
+    run = live("cyclegan", dataset("cyclegan", channels=4, count=30))
+    run.run_step()
+    pixels = Sheet(run).draw()
+    assert pixels.shape == (8 * 18 - 2, 4 * 18 - 2, 4)  # at most 16 examples of two
+    found = groups(pixels, 16, 2)
+    made = run_averaged(run.graph, run, run.examples)
+    for i in (0, 7, 15):
+        assert np.abs(found[i][0] - in_bytes(run.examples["image"][i])).max() <= 1
+        assert np.abs(found[i][1] - in_bytes(made[i])).max() <= 1
+
+
+def test_images_are_fitted_to_one_size_and_one_number_of_channels() -> None:
+    grey, colour = torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
+    assert torch.equal(fitted(grey, (4, 4), 3), grey.expand(-1, 3, -1, -1))
+    assert torch.equal(fitted(colour, (4, 4), 3), colour)
+    clear = fitted(colour, (8, 4), 4)
+    assert clear.shape == (2, 4, 8, 4) and (clear[:, 3] == 1).all()
+    assert torch.equal(clear[:, :3], colour.repeat_interleave(2, 2))
+    half = fitted(grey, (2, 2), 1)
+    assert torch.equal(half, grey[:, :, ::2, ::2])
+
+
+@pytest.mark.parametrize("partner", [1, 4])
+def test_a_sheet_has_the_most_channels_of_what_it_shows(partner: int) -> None:
+    run = live("pix2pix", dataset("pix2pix", channels=1, partner=partner, count=9))
+    pixels = Sheet(run).draw()
+    assert pixels.shape[2] == partner
+    found = groups(pixels, 16, 3)
+    truth = in_bytes(run.examples["real"][0])
+    assert np.array_equal(found[0][2][..., :3], truth.repeat(min(partner, 3), 2))
+    assert (found[0][2][..., 3:] == 255).all()  # opaque

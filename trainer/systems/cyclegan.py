@@ -23,7 +23,14 @@ from ..parts import Augmentation, Batch, DataInfo, Graph, Live, Metric, Objectiv
 from ..system import System, image_field
 from ..trees import Tree
 from .dcgan import initialise
-from .pix2pix import check_multiple, check_patches, halvings, patch_layers, translation_graph
+from .pix2pix import (
+    check_multiple,
+    check_patches,
+    halvings,
+    least_side,
+    patch_layers,
+    translation_graph,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +87,7 @@ class CycleGAN(System):
         super().__init__(options, data)
         self.classes = ()
         self.o = cast(CycleGANOptions, options)
-        check_multiple(data, self.o.downs)
+        check_multiple(data, self.o.downs, least_side("resnet"))
         check_patches(data, self.o.d_layers)
         if data.partner != data.shape:
             raise InputError(

@@ -8,6 +8,7 @@ input, ReLU in G with tanh at its end, LeakyReLU in D. Labels enter G by an embe
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, cast
@@ -15,17 +16,23 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from ...runtime.errors import InputError
 from ..layers import MinibatchDeviation, smallest_map
+from ..layouts import Layout, Names, Reading, Shapes, size
 from ..options import Options, setting
 from ..parts import DataInfo
 from ..system import System
 
-MAX_CHANNELS = 1024
+MAX_CHANNELS, MAX_DOUBLINGS = 1024, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class DCGANOptions(Options):
     width: int = setting(64, "channels of the layer next to the image", above=0, below=2**16)
+    widths: str = setting(
+        "",
+        "channels from the smallest map on, as 512,256,128,64; else width, doubled from the image on",
+    )
     up: Literal["transpose", "resize"] = setting("transpose", "how G doubles the size")
     d_norm: Literal["batch", "none"] = setting("batch", "normalisation in D")
 
@@ -47,7 +54,7 @@ class DCGenerator(nn.Module):
 
     def __init__(self, o: DCGANOptions, data: DataInfo, classes: int) -> None:
         super().__init__()
-        base, c = plan(data, o.width)
+        base, c = plan(data, o.width, o.widths)
         self.embed = nn.Embedding(classes, o.embedding) if classes else None
         c_in = o.latent + (o.embedding if classes else 0)
         layers: list[nn.Module] = [nn.ConvTranspose2d(c_in, c[0], base, bias=False)]
@@ -72,7 +79,7 @@ class DCDiscriminator(nn.Module):
 
     def __init__(self, o: DCGANOptions, data: DataInfo, classes: int) -> None:
         super().__init__()
-        base, c = plan(data, o.width)
+        base, c = plan(data, o.width, o.widths)
         bias = o.d_norm == "none"
         widths = [data.channels, *reversed(c)]
         layers: list[nn.Module] = []
@@ -104,13 +111,25 @@ class DCDiscriminator(nn.Module):
         return logit
 
 
-def plan(data: DataInfo, width: int) -> tuple[int, list[int]]:
+def plan(data: DataInfo, width: int, widths: str = "") -> tuple[int, list[int]]:
     """Size of the smallest map (4 to 7) and G's channels from there on, the image's left out.
 
-    64 px: 4 and 512, 256, 128, 64. 28 px: 7 and 128, 64. Other sizes raise `InputError`.
+    64 px: 4 and 512, 256, 128, 64. 28 px: 7 and 128, 64. Other sizes, and widths that are not one for each map, raise
+    `InputError`.
     """
     base, doublings = smallest_map(data, 1)
-    return base, [min(width * 2**i, MAX_CHANNELS) for i in reversed(range(doublings))]
+    if not widths:
+        return base, [min(width * 2**i, MAX_CHANNELS) for i in reversed(range(doublings))]
+    numbers = [
+        int(text) if re.fullmatch(r" *[0-9]{1,5} *", text) else 0 for text in widths.split(",")
+    ]
+    if len(numbers) != doublings or not all(0 < number < 2**16 for number in numbers):
+        raise InputError(
+            "The setting widths was refused",
+            seen=f"{widths!r:.60}",
+            repair=f"Give {doublings} numbers from 1 to 65,535, as {','.join(['64'] * doublings)}",
+        )
+    return base, numbers
 
 
 def initialise(module: nn.Module) -> None:
@@ -135,6 +154,34 @@ def dc_networks(o: DCGANOptions, data: DataInfo, classes: int) -> dict[str, nn.M
     return dict(networks)
 
 
+class TutorialLayout(Layout):
+    """One list of layers, `main`: convolution, batch norm, ReLU, and so on."""
+
+    title = "generator of the DCGAN tutorial"
+
+    def read(self, shapes: Shapes, *, image_statistics: bool) -> Reading:
+        doublings = 0
+        while doublings < MAX_DOUBLINGS and f"main.{3 * doublings + 3}.weight" in shapes:
+            doublings += 1
+        doublings = doublings or 4
+        names = Names()
+        names.conv("main.0", "layers.0")
+        for i in range(1, doublings + 1):
+            names.norm(f"main.{3 * i - 2}", f"layers.{3 * i - 2}", statistics=True)
+            names.conv(f"main.{3 * i}", f"layers.{3 * i}.0")
+        c = [size(shapes, f"main.{3 * i}.weight", 0, 64) for i in range(1, doublings + 1)]
+        channels = size(shapes, f"main.{3 * doublings}.weight", 1, 3)
+        side = min(max(size(shapes, "main.0.weight", 2, 4), 4), 7) * 2**doublings
+        data = DataInfo((channels, side, side))
+        regular = plan(data, c[-1])[1] == c
+        options: dict[str, int | str] = {
+            "latent": size(shapes, "main.0.weight", 0, 100),
+            "width": c[-1],
+            "widths": "" if regular else ",".join(map(str, c)),
+        }
+        return Reading(f"{self.title}, {side} pixels", options, data, names)
+
+
 class DCGAN(System):
     """Convolutional generator and discriminator."""
 
@@ -143,7 +190,13 @@ class DCGAN(System):
 
     def __init__(self, options: Options, data: DataInfo) -> None:
         super().__init__(options, data)
-        plan(data, options.width)  # refuses a resolution before anything is made
+        plan(
+            data, options.width, cast(DCGANOptions, options).widths
+        )  # refuses a resolution before anything is made
+
+    @classmethod
+    def layouts(cls) -> tuple[Layout, ...]:
+        return (TutorialLayout(),)
 
     def networks(self) -> dict[str, nn.Module]:
         return dc_networks(cast(DCGANOptions, self.options), self.data, len(self.classes))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
+from ...runtime.errors import InputError
 from ...runtime.signature import Field
 from ..options import setting
 from ..parts import Batch, DataInfo, Graph, Live, Objective, Player, Schedules, Stage, Turn
@@ -120,6 +121,18 @@ class FaceAging(DCGAN):
     def __init__(self, options: FaceAgingOptions, data: DataInfo) -> None:
         super().__init__(options, data)
         self.o, self.paired = options, data.arrangement == "pairs"
+        if options.gan_share + options.embedder_share >= 1:
+            raise InputError(
+                "The stages leave the encoders no step",
+                seen=f"gan_share {options.gan_share:g} and embedder_share {options.embedder_share:g}",
+                repair="Let them be less than 1 together; the encoders have the rest",
+            )
+        if options.batch_size // options.accumulate < 2:
+            raise InputError(
+                "The embedder needs other persons to tell one from",
+                seen=f"{options.batch_size} images in {options.accumulate} parts",
+                repair="Give --batch-size 2 a part, or more",
+            )
 
     def networks(self) -> dict[str, nn.Module]:
         o, networks = self.o, dc_networks(self.o, self.data, len(self.classes))
@@ -227,7 +240,7 @@ class FaceAging(DCGAN):
     def stages(self) -> list[Stage]:
         """The conditional GAN and the embedder, whichever the other learns from first; then the encoders."""
         o = self.o
-        rest = max(1.0 - o.gan_share - o.embedder_share, 0.01)
+        rest = 1.0 - o.gan_share - o.embedder_share
         gan = Stage(self.turns(), o.gan_share, self.schedules())
         falling: Schedules = {"learning_rate": lambda t: 1.0 - t}
         embedder = Stage((Turn("FR"),), o.embedder_share, falling)

@@ -14,6 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from ...runtime.errors import InputError
 from ...runtime.signature import Field
 from ..image_networks import Norm, UNet, Up, doubled, make_norm
 from ..metrics import run_averaged
@@ -174,7 +175,14 @@ class Inpainting(System):
         self.classes = ()
         o = self.o = cast(InpaintingOptions, options)
         self.downs = DILATED_DOWNS if o.generator == "dilated" else o.downs
-        check_multiple(data, self.downs)
+        self.least = 2 if o.generator == "dilated" else 1  # a norm means nothing in one place
+        check_multiple(data, self.downs, self.least, chosen=o.generator != "dilated")
+        if o.completion_share + o.critics_share > 1:
+            raise InputError(
+                "The stages take more than the whole run",
+                seen=f"completion_share {o.completion_share:g} and critics_share {o.critics_share:g}",
+                repair="Let them be 1 together at most; both players have the rest",
+            )
         self.local = (max(data.height // 2, 1), max(data.width // 2, 1))
 
     @classmethod
@@ -238,7 +246,8 @@ class Inpainting(System):
         image = Field("image", (c, *axes), "image", range=(-1.0, 1.0))
         mask = Field("mask", (1, *axes), "mask", range=(0.0, 1.0))
         filled = Field("filled", (c, *axes), "image", range=(-1.0, 1.0))
-        return {"fill": Graph((image, mask), (filled,), lambda nets: Filled(nets["G"]))}
+        fill = Graph((image, mask), (filled,), lambda nets: Filled(nets["G"]), least=self.least)
+        return {"fill": fill}
 
     def metrics(self) -> list[Metric]:
         @torch.no_grad()

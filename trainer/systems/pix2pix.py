@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from ...runtime.errors import InputError
 from ...runtime.signature import Field
 from ..augment import Beside
+from ..image_layouts import ResNetLayout, UNetLayout
 from ..image_networks import Norm, PatchDiscriminator, ResNetGenerator, UNet, Up
+from ..layouts import Layout
 from ..objectives import l1
 from ..options import Options, setting
 from ..parts import Augmentation, Batch, DataInfo, Graph, Live, Objective, Player
@@ -66,9 +68,13 @@ def translation_graph(
     axes = tuple(f"{2**downs}*{name}" for name in ("h", "w"))
     image = Field("image", (input_shape[0], *axes), "image", range=(-1.0, 1.0))
     output = Field(output.name, (output.shape[0], *axes), "image", range=output.range)
-    least = -(-4 // 2**downs) if resnet else 1  # c7s1 reflects 3 pixels, a residual block 1
-    least = max(least, 2) if resnet else least
+    least = least_side("resnet" if resnet else "unet")
     return Graph((image,), (output,), lambda nets: nets[network], least=least)
+
+
+def least_side(generator: str) -> int:
+    """Of the smallest map within G: a residual block reflects a pixel, and so the first layer has its 3."""
+    return 2 if generator == "resnet" else 1
 
 
 class Pix2Pix(System):
@@ -83,7 +89,7 @@ class Pix2Pix(System):
         self.classes = ()
         o = self.o = cast(Pix2PixOptions, options)
         assert data.partner is not None
-        check_multiple(data, o.downs)
+        check_multiple(data, o.downs, least_side(o.generator))
         check_patches(data, o.d_layers)
         if o.residual and data.partner[0] != data.channels:
             raise InputError(
@@ -97,6 +103,11 @@ class Pix2Pix(System):
         """The paper's for 256 pixels, with fewer halvings of smaller images."""
         layers = min(3, patch_layers(data))
         return Pix2PixOptions(downs=max(1, min(8, halvings(data))), d_layers=max(1, layers))
+
+    @classmethod
+    def layouts(cls) -> tuple[Layout, ...]:
+        code = "of the CycleGAN and pix2pix code"
+        return UNetLayout(f"unet_{{}} {code}"), ResNetLayout(f"resnet_{{}}blocks {code}")
 
     def networks(self) -> dict[str, nn.Module]:
         o, partner = self.o, cast(tuple[int, ...], self.data.partner)
@@ -157,11 +168,14 @@ def check_patches(data: DataInfo, layers: int) -> None:
         )
 
 
-def check_multiple(data: DataInfo, downs: int) -> None:
-    """Raise `InputError` for a training image that G's halvings do not divide."""
-    if halvings(data) < downs:
+def check_multiple(data: DataInfo, downs: int, least: int = 1, *, chosen: bool = True) -> None:
+    """Raise `InputError` for a training image that G's halvings do not divide, or leave fewer than `least` pixels a
+    side of. chosen: by the setting downs."""
+    smallest, other = least * 2**downs, ", or fewer halvings with --set downs=N" if chosen else ""
+    few = min(data.height, data.width) < smallest
+    if halvings(data) < downs or few:
         raise InputError(
             "This resolution does not fit",
             seen=f"{data.height} x {data.width} pixels, halved {downs} times",
-            repair=f"Use a multiple of {2**downs}, or fewer halvings with --set downs=N",
+            repair=f"Use a multiple of {2**downs}{f', at least {smallest}' if few else ''}{other}",
         )

@@ -21,13 +21,18 @@ from ...runtime.errors import InputError
 from ...runtime.signature import Field
 from ..degrade import degrade, reduce
 from ..features import RandomMaps
+from ..image_layouts import RRDB_LAYOUTS
 from ..image_networks import Norm, make_norm
+from ..layouts import Layout
 from ..metrics import psnr, run_averaged
 from ..objectives import Perceptual, mse
 from ..options import Options, setting
 from ..parts import Batch, DataInfo, Graph, Live, Metric, Objective, Player, Schedules, Stage, Turn
 from ..system import System
+from ..upscalers import RRDBNet
 from .dcgan import initialise
+
+LEAST = 2  # pixels a side of a small image: a norm means nothing in one place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +41,21 @@ class SRGANOptions(Options):
     g_learning_rate: float = setting(1e-4, "of G", above=0)
     d_learning_rate: float = setting(1e-4, "of D", above=0)
     beta1: float = setting(0.9, "of Adam", below=1)
-    scale: Literal[2, 4, 8] = setting(4, "times that both sides grow")
+    scale: Literal[1, 2, 4, 8] = setting(4, "times that both sides grow; 1 mends without enlarging")
+    generator: Literal["srresnet", "rrdb"] = setting(
+        "srresnet", "the kind of G; rrdb: ESRGAN's, of 23 blocks", source="Wang et al. 2018"
+    )
     width: int = setting(64, "channels of G", above=0, below=2**16)
     blocks: int = setting(16, "residual blocks of G", above=0, high=128)
-    norm: Norm = setting("none", "normalisation in G; batch in the paper")
+    growth: int = setting(
+        32, "rrdb: channels that each convolution of a dense block adds", above=0, below=2**16,
+        source="Wang et al. 2018",
+    )  # fmt: skip
+    unshuffle: Literal[1, 2, 4] = setting(
+        1, "rrdb: times smaller that its blocks work than the image; 2 with a scale of 2 and 4 with 1 are usual",
+        source="Wang et al. 2021",
+    )  # fmt: skip
+    norm: Norm = setting("none", "normalisation in an srresnet; batch in the paper")
     degradation: Literal["bicubic", "mixed"] = setting(
         "bicubic", "how the small images are made; mixed: with blur, noise and JPEG"
     )
@@ -117,15 +133,19 @@ class SRDiscriminator(nn.Module):
                 layers.append(nn.BatchNorm2d(c_out))
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers)
-        sides = [-(-side // 16) for side in (data.height, data.width)]
         self.head = nn.Sequential(
-            nn.Linear(c[-1] * math.prod(sides), 16 * width),
+            nn.Linear(c[-1] * math.prod(judged_sides(data)), 16 * width),
             nn.LeakyReLU(0.2),
             nn.Linear(16 * width, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.layers(x).flatten(1)).flatten()  # (B,)
+
+
+def judged_sides(data: DataInfo) -> tuple[int, int]:
+    """Of D's last map."""
+    return -(-data.height // 16), -(-data.width // 16)
 
 
 class SRGAN(System):
@@ -139,12 +159,34 @@ class SRGAN(System):
         super().__init__(options, data)
         self.classes = ()
         o = self.o = cast(SRGANOptions, options)
-        if data.height % o.scale or data.width % o.scale:
+        multiple = o.scale * o.unshuffle
+        few = min(data.height, data.width) < LEAST * multiple
+        if data.height % multiple or data.width % multiple or few:
             raise InputError(
                 "This resolution does not fit",
-                seen=f"{data.height} x {data.width} pixels, made {o.scale} times smaller",
-                repair=f"Use a multiple of {o.scale}",
+                seen=f"{data.height} x {data.width} pixels, made {multiple} times smaller",
+                repair=f"Use a multiple of {multiple}, at least {LEAST * multiple}",
             )
+        one = math.prod(judged_sides(data)) == 1
+        if one and o.batch_size // o.accumulate < 2:  # D's batch norm would see one number
+            raise InputError(
+                "This batch is too small for D's batch norm",
+                seen=f"{o.batch_size} images in {o.accumulate} parts, of {data.height} x {data.width} pixels",
+                repair="Give --batch-size 2 a part, or images of more than 16 pixels",
+            )
+        wrong = (
+            ("unshuffle", 1, "srresnet") if o.generator == "srresnet" else ("norm", "none", "rrdb")
+        )
+        if getattr(o, wrong[0]) != wrong[1]:
+            raise InputError(
+                f"The setting {wrong[0]} was refused",
+                seen=f"{getattr(o, wrong[0])}, with generator {wrong[2]}",
+                repair="Leave it out, or choose the other generator",
+            )
+
+    @classmethod
+    def layouts(cls) -> tuple[Layout, ...]:
+        return RRDB_LAYOUTS
 
     def features(self) -> nn.Module:
         """The network in whose features the perceptual distance is measured: image of [-1, 1] -> a tree of maps.
@@ -156,7 +198,12 @@ class SRGAN(System):
     def networks(self) -> dict[str, nn.Module]:
         o = self.o
         d = SRDiscriminator(self.data, o.d_width).apply(initialise)
-        return {"G": SRResNet(self.data.channels, o.width, o.blocks, o.scale, o.norm), "D": d}
+        c = self.data.channels
+        if o.generator == "rrdb":
+            g: nn.Module = RRDBNet(c, o.width, o.blocks, o.growth, o.scale, o.unshuffle)
+        else:
+            g = SRResNet(c, o.width, o.blocks, o.scale, o.norm)
+        return {"G": g, "D": d}
 
     def prepare(self, batch: Batch) -> Batch:
         real, o = batch["real"], self.o
@@ -186,24 +233,31 @@ class SRGAN(System):
         """The content alone; then all terms, with fresh optimisers."""
         share, whole = self.o.content_share, self.schedules()
         off: Schedules = {f"weight/{name}": lambda t: 0.0 for name in ("adversarial", "perceptual")}
-        rate = whole.get("learning_rate", lambda t: 1.0)
-        factor = self.o.adversarial_rate
+        rate, factor = whole.get("learning_rate"), self.o.adversarial_rate
+        slower: Schedules = {"learning_rate": lambda t: factor * (rate(t) if rate else 1.0)}
         return [
             Stage((Turn("G"),), share, whole | off),
-            Stage(
-                self.turns(), 1 - share, whole | {"learning_rate": lambda t: factor * rate(t)},
-                fresh_optimizers=True,
-            ),
-        ]  # fmt: skip
+            Stage(self.turns(), 1 - share, whole | slower, fresh_optimizers=True),
+        ]
 
     def graphs(self) -> dict[str, Graph]:
         o, c = self.o, self.data.channels
-        image = Field("image", (c, "h", "w"), "image", range=(-1.0, 1.0))
-        large = Field("enlarged", (c, f"{o.scale}*h", f"{o.scale}*w"), "image", range=(-1.0, 1.0))
-        radius = SRResNet.radius(o.blocks, o.scale)
-        if o.norm in ("instance", "affine-instance"):  # they read the whole image
-            return {"enlarge": Graph((image,), (large,), lambda nets: nets["G"])}
-        return {"enlarge": Graph((image,), (large,), lambda nets: nets["G"], radius=radius)}
+        small, grown = (
+            (c, _axis(k, "h"), _axis(k, "w")) for k in (o.unshuffle, o.unshuffle * o.scale)
+        )
+        image = Field("image", small, "image", range=(-1.0, 1.0))
+        large = Field("enlarged", grown, "image", range=(-1.0, 1.0))
+        whole = o.norm in ("instance", "affine-instance")  # they read the whole image
+        radius = (
+            RRDBNet.radius(o.blocks, o.scale, o.unshuffle)
+            if o.generator == "rrdb"
+            else SRResNet.radius(o.blocks, o.scale)
+        )
+        graph = Graph(
+            (image,), (large,), lambda nets: nets["G"],
+            radius=None if whole else radius, least=LEAST if whole else 1,
+        )  # fmt: skip
+        return {"enlarge": graph}
 
     def metrics(self) -> list[Metric]:
         """The distance in features, which detail lowers, and PSNR, which it may cost."""
@@ -218,3 +272,7 @@ class SRGAN(System):
             return {"perceptual": total / len(truth), "psnr": psnr(made, truth)}
 
         return [Metric("perceptual", measure, good=(0.0, math.inf), higher_is_better=False)]
+
+
+def _axis(factor: int, name: str) -> str:
+    return f"{factor}*{name}" if factor > 1 else name
