@@ -263,7 +263,7 @@ def test_a_system_and_a_source_decide_how_files_are_arranged(
 
 @pytest.mark.parametrize(
     ("system", "fitting"),
-    [(Point, {"digits", "stacked-digits", "shapes", "faces", "ring", "grid"}), (Pairs, {"edges"}),
+    [(Point, {"digits", "stacked-digits", "shapes", "faces", "ring", "grid"}), (Pairs, {"edges", "persons"}),
      (Sets, {"warm-cold"}), (Masks, {"digits", "stacked-digits", "shapes", "faces", "ring", "grid"})],
 )  # fmt: skip
 def test_built_in_data_fit_a_system_or_are_refused_with_those_that_do(
