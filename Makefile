@@ -2,7 +2,7 @@
 PYTHON ?= python3   # 3.11 or newer, checked
 bin := .venv/bin
 
-.PHONY: demo test check lint torture bench bench-digits bench-systems bench-stacked clean
+.PHONY: demo test check lint torture bench bench-digits bench-systems bench-translate bench-stacked clean
 
 # The pin of torch belongs here, in the same pip command as the project (pyproject has the range): asked for by
 # exact version a CPU build at hand is taken, any other request downloads gigabytes of CUDA packages.
@@ -48,6 +48,11 @@ bench-digits: .venv/ready
 # A tiny version of every system: half a minute to seven minutes each, with one thread.
 bench-systems: .venv/ready
 	$(bin)/python benchmarks/systems.py $(systems)
+
+# Tiny versions of the systems that take an image: one to six minutes each. Photographs: those that scikit-image ships.
+bench-translate: .venv/ready
+	$(bin)/pip install --quiet --disable-pip-version-check scikit-image
+	$(bin)/python benchmarks/translate.py $(systems)
 
 # Modes of stacked MNIST; minutes of training for each system.
 minutes ?= 10

@@ -39,13 +39,18 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder but for ./photos, which has two classes."""
+    """An empty folder but for ./photos, which has two classes, single images, and weights of other code's."""
     root = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(0)
     for i in range(10):
         folder = root / "photos" / ("cat", "dog")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{i}.png")
+    Image.fromarray(rng.integers(0, 256, (60, 70, 3), np.uint8)).save(root / "in.png")
+    Image.fromarray(rng.integers(0, 256, (32, 40), np.uint8)).save(root / "drawing.png")
+    hole = np.zeros((60, 70), np.uint8)
+    hole[20:40, 30:50] = 255
+    Image.fromarray(hole).save(root / "mask.png")
     return root
 
 
@@ -55,7 +60,7 @@ def test_the_commands_run_as_written_and_the_python_after_them(
     monkeypatch.chdir(workplace)
     ours = [words for words in commands() if words[0] == "gan"]
     assert {words[1] for words in ours} == {
-        "train", "export", "sample", "interpolate", "inspect", "doctor", "systems",
+        "train", "export", "sample", "interpolate", "translate", "inspect", "doctor", "systems",
     }  # fmt: skip
     for words in ours:
         result = CliRunner().invoke(app, words[1:] + (QUICK if words[1] == "train" else []))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..runtime.errors import InputError
 from .dataset import Dataset, Mixture
-from .faces import AGES, faces
+from .faces import AGES, faces, persons
 from .parts import Arrangement, DataKind
 from .shapes import SHAPES, edges, shapes, warm_cold
 
@@ -174,16 +174,6 @@ def _load_faces(resolution: int, channels: int) -> Dataset:
         )
     pixels, ages, _ = faces(FACES_COUNT, resolution)
     return Dataset("faces", pixels, ages, AGES)
-
-
-def persons(
-    count: int, resolution: int = 32, seed: int = 0
-) -> tuple[Pixels, Pixels, Labels, NDArray[np.float32]]:
-    """Faces at another age, faces, their ages, and the identities of both: one person at two ages in each pair."""
-    images, ages, identity = faces(count, resolution, seed)
-    later = np.random.default_rng([seed, 1]).integers(1, len(AGES), count)
-    others, _, _ = faces(count, resolution, seed, (ages + later) % len(AGES), identity)
-    return others, images, ages, identity
 
 
 def _load_persons(resolution: int, channels: int) -> Dataset:

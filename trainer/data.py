@@ -20,7 +20,7 @@ from .decode import Fit
 from .pairs import Halves, Images, Matched, Single, apart, domains
 from .parts import Arrangement
 from .preparation import Channels, Preparation
-from .sources import Source, name_of, open_source
+from .sources import SUFFIXES, Source, name_of, open_source
 
 logger = logging.getLogger("gan.trainer")
 
@@ -66,7 +66,14 @@ def load_dataset(
     """
     known = builtin.find(path)
     size = resolution or (known.resolution if known else None) or DEFAULT_RESOLUTION
-    _check(known.arrangement if known else arrangement, source, window, size, swap)
+    if known is None or known.kind == "image":
+        _check_window(window, size)
+    if swap and (known.arrangement if known else arrangement) == "single":
+        raise InputError(
+            "There is nothing to swap",
+            seen="samples without partners",
+            repair="Leave --swap out, or give data and a system with two sides",
+        )
     if known:
         if source is not None:
             raise InputError(
@@ -107,26 +114,18 @@ def _filled(source: Source) -> Source:
     if not source.items:
         raise DatasetError(
             f"{source.place} holds no images",
-            seen="no file of a type that can be read (PNG, JPEG, WebP, BMP, GIF, TIFF)",
+            seen=f"no file that ends in {', '.join(sorted(SUFFIXES))}",
             repair="Give a folder or a zip of images, classes as sub-folders",
         )
     return source
 
 
-def _check(
-    arrangement: Arrangement, source: str | None, window: int | None, size: int, swap: bool
-) -> None:
+def _check_window(window: int | None, size: int) -> None:
     if window is not None and window > size:
         raise InputError(
             "The windows do not fit into the images",
             seen=f"--crop {window}, images of {size} pixels",
             repair="Choose a smaller --crop, or a larger --resolution",
-        )
-    if swap and arrangement == "single":
-        raise InputError(
-            "There is nothing to swap",
-            seen="samples without partners",
-            repair="Leave --swap out, or give data and a system with two sides",
         )
 
 
@@ -138,7 +137,8 @@ def _arranged(
         assert source is None
         return [Single(data)], data
     if source is None and arrangement == "pairs":
-        logger.info("Each image is a pair: a half is made from the other half")
+        left, right = ("right", "left") if swap else ("left", "right")
+        logger.info("Pairs side by side: the %s half of each is made from the %s one", right, left)
         return [Halves(data, swap=swap)], None
     if source is None:
         partners, samples = domains(data)

@@ -38,6 +38,16 @@ def faces(
     return images, ages, who
 
 
+def persons(
+    count: int, resolution: int = 32, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64], Floats]:
+    """Faces at another age, faces, their ages, and the identities of both: one person at two ages in each pair."""
+    images, ages, identity = faces(count, resolution, seed)
+    later = np.random.default_rng([seed, 1]).integers(1, len(AGES), count)
+    others, _, _ = faces(count, resolution, seed, (ages + later) % len(AGES), identity)
+    return others, images, ages, identity
+
+
 def _draw(resolution: int, ages: NDArray[np.int64], who: Floats) -> NDArray[np.uint8]:
     axis = ((np.arange(resolution) + 0.5) / resolution * 2 - 1).astype(np.float32)
     x, y = axis[None, None, :], axis[None, :, None]

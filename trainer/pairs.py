@@ -161,7 +161,7 @@ def match(samples: Source, partners: Source) -> list[tuple[Item, Item]]:
     alone += [shown(partners, item) for key, item in keys[1].items() if key not in keys[0]]
     if alone:
         raise DatasetError(
-            f"{first_of(alone)} without the other image of the pair",
+            f"There is no other image of the pair for {first_of(alone)}",
             seen=f"{len(samples.items)} images in {samples.place}, {len(partners.items)} in {partners.place}",
             repair="Give both images of a pair the same name, such as edges/1.png and photos/1.jpg",
         )

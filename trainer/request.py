@@ -137,7 +137,11 @@ def choose_arrangement(
     """How this system takes the data. Raises `InputError` where it does not."""
     known = builtin.find(data)
     if known and not _fits(system, known):
-        names = [other.name for other in builtin.BUILTIN.values() if _fits(system, other)]
+        names = [
+            other.name
+            for other in builtin.BUILTIN.values()
+            if other.kind in system.kinds and _fits(system, other)
+        ]
         raise InputError(
             f"{system.name} cannot be trained on {known.name}",
             seen=f"built-in data of {WANTED[known.arrangement].partition(' (')[0]}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,26 @@ def encoded(pixels: NDArray[Any] | Image.Image, format: str = "PNG", **options: 
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def picture(number: int, size: int = 8, channels: int = 3) -> NDArray[np.uint8]:
+    """Pixels of noise, other ones for each number."""
+    shape = (size, size, channels) if channels > 1 else (size, size)
+    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+
+
+def write_folder(root: Path, files: Mapping[str, bytes]) -> str:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return str(root)
+
+
+def write_zip(path: Path, files: Mapping[str, bytes], **options: Any) -> str:
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gan.runtime.errors import DatasetError, InputError
+from gan.runtime.signature import natural_order
 from gan.trainer import builtin
 from gan.trainer.builtin import BUILTIN, GRID, RING, digits, find, points, stacked
 from gan.trainer.data import classes_of, load_dataset, source_name
 from gan.trainer.dataset import Mixture
-from gan.trainer.shapes import SHAPES, shapes
+from gan.trainer.faces import AGES, faces
+from gan.trainer.shapes import SHAPES, edges, shapes, warm_cold
 
 MIXTURES = [RING, GRID]
 Split = Literal["train", "held-out"]
@@ -94,6 +96,86 @@ def test_the_shapes_that_are_trained_on_are_those_of_seed_0(
     images, labels = shapes(10_000, shape[2], shape[1], seed=0)
     assert data.samples.tobytes() == images.tobytes()
     assert (data.labels == labels).all()
+
+
+# Pairs, two sets, faces.
+
+
+def test_edges_are_trained_on_as_pairs_of_seed_0() -> None:
+    data = load_dataset("edges")
+    outlines, images = edges(8_000, 32, seed=0)
+    assert data.partners is not None and np.array_equal(data.partners, outlines)
+    assert np.array_equal(data.samples, images) and data.labels is None
+    small = load_dataset("edges", resolution=8)
+    assert small.info.shape == (3, 8, 8) and small.info.partner == (1, 8, 8)
+
+
+def test_warm_cold_is_two_sets_of_which_the_cold_one_is_made() -> None:
+    data = load_dataset("warm-cold")
+    warm, cold, _ = warm_cold(5_000, 16, seed=0)
+    assert data.partners is not None and np.array_equal(data.partners, warm)
+    assert np.array_equal(data.samples, cold) and data.arrangement == "unpaired"
+
+
+def test_faces_are_trained_on_with_their_ages_as_classes() -> None:
+    data = load_dataset("faces", resolution=8)
+    pixels, ages, _ = faces(10_000, 8, seed=0)
+    assert data.classes == AGES and data.labels is not None and np.array_equal(data.labels, ages)
+    assert np.array_equal(data.samples, pixels)
+    assert natural_order(sorted(AGES)) == list(AGES)  # as folders of these names would be
+
+
+@pytest.mark.parametrize("name", ["edges", "warm-cold"])
+def test_the_sides_of_built_in_data_can_be_swapped(name: str) -> None:
+    straight, swapped = (
+        load_dataset(name, resolution=8),
+        load_dataset(name, resolution=8, swap=True),
+    )
+    assert straight.partners is not None and swapped.partners is not None
+    assert np.array_equal(swapped.samples, straight.partners)
+    assert np.array_equal(swapped.partners, straight.samples)
+    assert swapped.digest != straight.digest and swapped.arrangement == straight.arrangement
+    own: Any = swapped.info.channels  # as a resumed run asks for
+    assert load_dataset(name, resolution=8, swap=True, channels=own).digest == swapped.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "swap", "channels"), [("edges", False, 1), ("edges", True, 3), ("warm-cold", False, 4)]
+)
+def test_data_of_two_sides_have_channels_of_their_own(name: str, swap: bool, channels: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} has channels of its own.*Leave --channels out"):
+        load_dataset(name, swap=swap, channels=channels)
+
+
+def test_faces_are_refused_in_other_than_three_channels() -> None:
+    with pytest.raises(InputError, match=r"RGB. 1 channels. Leave --channels out"):
+        load_dataset("faces", channels=1)
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes", "faces", "ring"])
+def test_there_is_nothing_to_swap_in_single_samples(name: str) -> None:
+    with pytest.raises(InputError, match="nothing to swap"):
+        load_dataset(name, swap=True)
+
+
+@pytest.mark.parametrize("name", [None, "edges", "ring"])
+def test_built_in_data_take_no_source(name: str | None, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{name or 'digits'} takes no source.*Leave it out"):
+        load_dataset(name, source=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["digits", "edges", "warm-cold"])
+def test_windows_can_be_cut_of_built_in_data(name: str) -> None:
+    data = load_dataset(name, window=12)
+    assert data.info.shape[1:] == (12, 12) and data.samples.shape[-1] > 12
+    assert data.info.partner is None or data.info.partner[1:] == (12, 12)
+    assert data.digest == load_dataset(name).digest
+
+
+@pytest.mark.parametrize("window", [1, 100])
+def test_points_have_no_windows(window: int) -> None:
+    with pytest.raises(InputError, match=r"Leave --crop out.*points"):
+        load_dataset("ring", window=window)
 
 
 # Digits.
@@ -191,6 +273,8 @@ def test_what_is_said_of_built_in_data_before_it_is_drawn_is_so(
     data = load_dataset(name)
     assert data.name == source_name(name) == name
     assert (known.kind, known.classes) == (data.info.kind, data.classes)
+    assert known.arrangement == data.info.arrangement
+    assert known.partner == (data.info.partner[0] if data.info.partner else None)
     assert classes_of(name) == data.classes
     if known.kind == "image":
         assert (known.resolution, known.channels) == (data.info.height, data.info.channels)
@@ -222,7 +306,7 @@ def test_an_unknown_path_is_refused_with_the_names_of_all_built_in_data(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DatasetError, match="no such file or folder") as caught:
         load_dataset("rings")
-    for name in ("digits", "stacked-digits", "shapes", "ring", "grid"):
+    for name in builtin.NAMES:
         assert name in caught.value.repair
 
 

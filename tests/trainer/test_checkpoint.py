@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pickle
@@ -66,6 +67,16 @@ def test_what_is_saved_is_loaded(file: Path, content: dict[str, Any], tmp_path: 
     assert again.data == DataInfo((1, 8, 8), ("0", "1", "2", "3"), "image")
     assert (again.data.channels, again.data.height, again.data.width) == (1, 8, 8)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize("arrangement", ["pairs", "unpaired"])
+def test_the_shape_of_partners_is_kept(
+    content: dict[str, Any], tmp_path: Path, arrangement: Any
+) -> None:
+    info = DataInfo((3, 8, 8), (), "image", arrangement, (1, 8, 8))
+    data = {**content["data"], "info": dataclasses.asdict(info)}
+    save(tmp_path / "model.pt", {**content, "data": data})
+    assert Checkpoint.load(tmp_path / "model.pt").data == info
 
 
 def test_it_holds_the_whole_run(content: dict[str, Any]) -> None:
@@ -253,6 +264,13 @@ def test_a_missing_section_is_named(content: dict[str, Any], tmp_path: Path, sec
             {"shape": [8, 8], "classes": [], "kind": "image"}, {"shape": [2, 2], "classes": [], "kind": "points"},
             {"shape": [1, 0, 8], "classes": []}, {"shape": [1, 8.0, 8], "classes": []}, {"shape": 8, "classes": []},
             {"shape": [1, 8, 8], "classes": [0]}, {"shape": [1, 8, 8], "classes": [], "width": 8},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "triples", "partner": [1, 8, 8]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": None},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "single", "partner": [1, 8, 8]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": [8, 8]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": [1, 0, 8]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": [1, 8, 8.0]},
+            {"shape": [1, 8, 8], "classes": [], "arrangement": "pairs", "partner": 8},
         )),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from gan.runtime.errors import CheckpointError, InputError
 from gan.trainer.config import (
     Config,
     check_type,
+    check_windows,
     default_ema_decay,
     make_config,
     make_options,
@@ -148,7 +149,8 @@ WRONG: list[tuple[str, Any]] = [
     ("steps", "many"), ("steps", 2.5), ("steps", True), ("seed", -1), ("seed", 2**64),
     ("seed", "x"), ("ema_decay", 1.0), ("ema_decay", -0.1), ("ema_decay", "high"),
     ("ema_decay", float("nan")), ("mirror", "perhaps"), ("mirror", 2), ("fit", "squash"),
-    ("channels", 2), ("resolution", 0), ("resolution", -8), ("resolution", "big"), ("resolution", 10**6),
+    ("channels", 2), ("crop", 0), ("crop", "half"), ("crop", 10**6), ("zoom", 0.9), ("zoom", 4.1),
+    ("zoom", float("nan")), ("zoom", "far"), ("swap", "perhaps"), ("resolution", 0), ("resolution", -8), ("resolution", "big"), ("resolution", 10**6),
     ("batch_size", 0), ("batch_size", -4), ("batch_size", 2.5), ("batch_size", "two"),
     ("batch_size", float("inf")), ("batch_size", None), ("batch_size", [4]), ("latent", 0),
     ("d_moves", 0), ("penalty_every", 0), ("g_learning_rate", 0.0), ("g_learning_rate", -1e-3),
@@ -244,6 +246,20 @@ def test_a_conditional_system_needs_labels() -> None:
         make_options(cgan, PLAIN, {})
     with pytest.raises(InputError, match=r"cgan needs labels.*labels turned off"):
         make_options(cgan, DATA, {"labels": False})
+
+
+def test_zooming_needs_windows() -> None:
+    check_windows({})
+    check_windows({"zoom": 1.0})
+    check_windows({"zoom": 2.0, "crop": 8})
+    with pytest.raises(InputError, match=r"--zoom 1\.5 without --crop.*Add --crop"):
+        check_windows({"zoom": 1.5})
+
+
+def test_the_resolution_is_that_of_the_prepared_images_and_not_of_their_windows() -> None:
+    config = make({"crop": 24}, data=DataInfo((3, 24, 24)), resolution=64)
+    assert (config.resolution, config.crop, config.zoom) == (64, 24, 1.0)
+    assert Config.from_dict(config.to_dict()) == config
 
 
 # Resuming.
@@ -352,5 +368,5 @@ def test_a_damaged_configuration_is_refused(name: str) -> None:
 
 def test_what_was_not_chosen_is_a_value_like_any_other() -> None:
     whole = make().to_dict()
-    for name in ("resolution", "channels", "fit", "ema_decay"):
+    for name in ("resolution", "channels", "fit", "crop", "ema_decay"):
         assert Config.from_dict({**whole, name: None}).flat()[name] is None

@@ -21,26 +21,7 @@ from gan.trainer.data import classes_of, load_dataset, source_name
 from gan.trainer.dataset import Dataset
 from gan.trainer.parts import DataInfo
 
-from .conftest import CPU, encoded
-
-
-def picture(number: int, size: int = 8, channels: int = 3) -> np.ndarray[Any, Any]:
-    shape = (size, size, channels) if channels > 1 else (size, size)
-    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
-
-
-def write_folder(root: Path, files: Mapping[str, bytes]) -> str:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return str(root)
-
-
-def write_zip(path: Path, files: Mapping[str, bytes], **options: Any) -> str:
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return str(path)
+from .conftest import CPU, encoded, picture, write_folder, write_zip
 
 
 def load(path: str, **options: Any) -> Dataset:
@@ -225,7 +206,7 @@ def test_no_usable_image_is_an_error_with_the_reasons(tmp_path: Path) -> None:
 
 
 def test_no_image_at_all_is_an_error_with_the_suffixes(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"holds no images.*PNG, JPEG"):
+    with pytest.raises(DatasetError, match=r"holds no images.*\.png"):
         load(write_folder(tmp_path / "a", {"a.txt": b"words"}))
     with pytest.raises(DatasetError, match="holds no images"):
         load(write_zip(tmp_path / "a.zip", {"a.txt": b"words"}))

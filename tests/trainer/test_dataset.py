@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -92,3 +95,60 @@ def test_the_digest_reads_every_row_of_large_data() -> None:
     before = Dataset("cloud", many, None, ()).digest
     many[4_999, 1] = 1
     assert Dataset("cloud", many, None, ()).digest != before
+
+
+# Partners and windows.
+
+
+PARTNERS = np.arange(4 * 1 * 2 * 5, dtype=np.uint8)[::-1].reshape(4, 1, 2, 5).copy()
+
+
+def test_partners_are_known_by_their_shape_and_arrive_like_samples() -> None:
+    data = Dataset("pairs", PIXELS, None, (), partners=PARTNERS, arrangement="pairs")
+    assert data.info == DataInfo((3, 2, 5), (), "image", "pairs", (1, 2, 5))
+    seen = data.partners_of(torch.tensor([3, 0]), CPU)
+    assert seen.dtype == torch.float32 and seen.shape == (2, 1, 2, 5)
+    assert seen.numpy() == pytest.approx(PARTNERS[[3, 0]] / 127.5 - 1, abs=1e-6)
+    alone = Dataset("images", PIXELS, None, ()).info
+    assert (alone.arrangement, alone.partner) == ("single", None)
+
+
+@pytest.mark.parametrize(("size", "window", "start"), [(9, 4, 2), (8, 4, 2), (8, 8, 0), (9, 1, 4)])
+def test_the_centre_window_or_the_whole_is_given(size: int, window: int, start: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, size, size), np.uint8)
+    partners = 255 - pixels[:, :1]
+    data = Dataset("p", pixels, None, (), partners=partners, arrangement="pairs", window=window)
+    assert data.info.shape == (3, window, window) and data.info.partner == (1, window, window)
+    rows = torch.tensor([4, 1])
+    inside = slice(start, start + window)
+    for stored, give in ((pixels, data.samples_of), (partners, data.partners_of)):
+        middle = stored[[4, 1]][:, :, inside, inside] / 127.5 - 1
+        assert give(rows, CPU).numpy() == pytest.approx(middle, abs=1e-6)
+        assert give(rows, CPU, whole=True).numpy() == pytest.approx(
+            stored[[4, 1]] / 127.5 - 1, abs=1e-6
+        )
+
+
+def test_a_window_is_no_part_of_the_digest_and_partners_are() -> None:
+    def digest(partners: NDArray[np.uint8] | None, **more: Any) -> str:
+        return Dataset("x", PIXELS, None, (), partners=partners, **more).digest
+
+    pairs = digest(PARTNERS, arrangement="pairs")
+    other = PARTNERS.copy()
+    other[3, 0, 1, 4] ^= 1
+    found = [
+        pairs,
+        digest(None),
+        digest(other, arrangement="pairs"),
+        digest(PARTNERS, arrangement="unpaired"),
+        digest(PARTNERS[:3], arrangement="unpaired"),
+        digest(PARTNERS.reshape(4, 1, 5, 2), arrangement="pairs"),
+    ]
+    assert len(set(found)) == len(found)
+    assert digest(PARTNERS, arrangement="pairs", window=2) == pairs
+
+
+def test_the_digest_of_single_data_is_that_of_earlier_versions() -> None:
+    text = repr((PIXELS.shape, ("cat", "dog"))).encode()
+    whole = hashlib.sha256(text + PIXELS.tobytes() + LABELS.tobytes()).hexdigest()
+    assert Dataset("pets", PIXELS, LABELS, ("cat", "dog")).digest == whole

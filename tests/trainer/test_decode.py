@@ -12,9 +12,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gan.trainer import decode as module
-from gan.trainer.decode import Fit, ImageRefused, NotSquare, channels_of, decode, prepare
+from gan.trainer.decode import (
+    Fit,
+    ImageRefused,
+    NotSquare,
+    channels_of,
+    decode,
+    prepare,
+    size_of,
+    tile_places,
+)
 
 from .conftest import encoded
 
@@ -184,6 +194,63 @@ def test_stretch_keeps_all() -> None:
     assert np.array_equal(stretched[:, 26:28], tall[:, 26:28])
 
 
+# Tiles, and sizes by the header.
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+@pytest.mark.parametrize("length", range(1, 40))
+def test_tiles_of_a_row_cover_it_and_nothing_else(length: int, size: int) -> None:
+    places = tile_places(length, size)
+    covered = {pixel for place in places for pixel in range(place, place + size)}
+    assert covered == (set(range(length)) if length >= size else set())
+    assert len(places) == (-(-length // size) if length >= size else 0)  # no more than are needed
+    assert places[:-1] == [i * size for i in range(len(places) - 1)]
+
+
+def test_tiles_are_parts_of_the_image_at_its_own_scale() -> None:
+    tiles = prepare(decode(encoded(RGB), 3), 4, "tiles")
+    wanted = [RGB[y : y + 4, x : x + 4].transpose(2, 0, 1) for y in (0, 2) for x in (0, 2)]
+    assert np.array_equal(tiles, np.stack(wanted))
+    with pytest.raises(ImageRefused, match="smaller than a tile"):
+        prepare(decode(encoded(RGB), 3), 7, "tiles")
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_the_size_by_the_header_is_that_of_the_upright_image(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(WIDE, format, exif=exif)
+    assert size_of(data) == decode(data, 3).size == ((10, 6) if orientation < 5 else (6, 10))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
+def test_the_size_of_an_image_without_orientation_is_its_own(format: str) -> None:
+    data = encoded(WIDE, format)
+    assert size_of(data) == decode(data, 3).size == (10, 6)
+
+
+def test_an_orientation_in_xmp_or_behind_the_pixels_counts_too() -> None:
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp)
+    data = encoded(Image.fromarray(WIDE), pnginfo=info)
+    assert size_of(data) == decode(data, 3).size == (6, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    early = encoded(WIDE, "PNG", exif=exif)
+    start = early.index(b"eXIf") - 4
+    length = int.from_bytes(early[start : start + 4], "big") + 12
+    end = early.index(b"IEND") - 4
+    late = early[:start] + early[start + length : end] + early[start : start + length] + early[end:]
+    assert size_of(late) == decode(late, 3).size == (6, 10)
+
+
+def test_the_size_of_what_is_no_image_is_refused() -> None:
+    with pytest.raises(ImageRefused, match="not an image"):
+        size_of(b"words")
+
+
 def refused(data: bytes, channels: int = 3) -> str:
     with pytest.raises(ImageRefused) as caught:
         pixels(data, channels)
@@ -197,8 +264,10 @@ def test_what_is_not_an_image_is_refused() -> None:
     assert refused(encoded(RGB)[:8]) == "not an image"
 
 
-def test_a_mode_that_cannot_be_converted_is_refused() -> None:
-    assert refused(encoded(Image.new("LAB", (6, 6)), "TIFF"), channels=1) == "mode LAB"
+def test_a_rare_mode_is_taken_for_any_number_of_channels() -> None:
+    lab = encoded(Image.new("LAB", (6, 6), (128, 128, 128)), "TIFF")  # L* 50.2, a* = b* = 0
+    for channels in (1, 3):
+        assert np.abs(pixels(lab, channels).astype(int) - 119).max() <= 1
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP"])

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gan.runtime.errors import (
     CheckpointError,
@@ -18,11 +20,13 @@ from gan.runtime.errors import (
     GanError,
     InputError,
 )
+from gan.trainer.builtin import BUILTIN
 from gan.trainer.checkpoint import Checkpoint
 from gan.trainer.loop import train
-from gan.trainer.request import choose_device, plan
+from gan.trainer.request import choose_arrangement, choose_device, plan
+from gan.trainer.system import System
 
-from .conftest import OWN, Run, content, own_request, tiny_request
+from .conftest import OWN, Point, Run, content, own_request, tiny_request
 
 
 def test_a_plan_writes_nothing(digit_folder: Path, tmp_path: Path) -> None:
@@ -220,3 +224,163 @@ def test_every_refusal_is_one_of_ours(digit_folder: Path, tmp_path: Path) -> Non
             train(request)
         assert caught.value.repair
         assert not (tmp_path / "run").exists()
+
+
+# Data with partners.
+
+
+class Pairs(Point):
+    name = "pairs"
+    arrangements = ("pairs",)
+
+
+class Sets(Point):
+    name = "sets"
+    arrangements = ("unpaired",)
+
+
+class Masks(Point):
+    name = "masks"
+    arrangements = ("single", "unpaired")
+    partner_channels = 1
+
+
+@pytest.mark.parametrize(
+    ("system", "without", "source"),
+    [(Point, "single", None), (Pairs, "pairs", "pairs"), (Sets, "unpaired", "unpaired"),
+     (Masks, "single", "unpaired")],
+)  # fmt: skip
+def test_a_system_and_a_source_decide_how_files_are_arranged(
+    system: type[System], without: str, source: str | None
+) -> None:
+    assert choose_arrangement(system, "./photos") == without
+    if source is None:
+        with pytest.raises(InputError, match=r"point takes no source. --source ./edges.*single"):
+            choose_arrangement(system, "./photos", "./edges")
+    else:
+        assert choose_arrangement(system, "./photos", "./edges") == source
+
+
+@pytest.mark.parametrize(
+    ("system", "fitting"),
+    [(Point, {"digits", "stacked-digits", "shapes", "faces", "ring", "grid"}), (Pairs, {"edges"}),
+     (Sets, {"warm-cold"}), (Masks, {"digits", "stacked-digits", "shapes", "faces", "ring", "grid"})],
+)  # fmt: skip
+def test_built_in_data_fit_a_system_or_are_refused_with_those_that_do(
+    system: type[System], fitting: set[str]
+) -> None:
+    for name, known in BUILTIN.items():
+        if name in fitting:
+            assert choose_arrangement(system, name) == known.arrangement
+            continue
+        with pytest.raises(InputError) as caught:
+            choose_arrangement(system, name)
+        assert f"{system.name} cannot be trained on {name}" in str(caught.value)
+        named = caught.value.repair.split("built-in data ")[1].split(";")[0]
+        assert set(named.split(", ")) == {n for n in fitting if BUILTIN[n].kind in system.kinds}
+
+
+PAIRED = OWN.replace('name = "linear"', 'name = "linear"\n    arrangements = ("pairs",)')
+TILED = OWN.replace('name = "linear"', 'name = "linear"\n    fit = "tiles"')
+
+
+def edges_of(folder: Path, to: Path) -> Path:
+    """The same images upside down, under the same names."""
+    for path in folder.rglob("*.png"):
+        (to / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(
+            to / path.relative_to(folder)
+        )
+    return to
+
+
+def test_a_run_on_pairs_is_resumed_with_the_same_partners_only(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    edges = edges_of(digit_folder, tmp_path / "edges")
+    request = own_request(digit_folder, tmp_path, PAIRED, source=str(edges))
+    ready = plan(request)
+    assert ready.data.arrangement == "pairs" and ready.data.partners is not None
+    assert np.array_equal(ready.data.samples[:, :, ::-1], ready.data.partners)
+    assert ready.system.data.partner == (1, 8, 8) and ready.system.classes == ()
+    outcome = train(request)
+    assert content(outcome)["data"]["info"]["partner"] == [1, 8, 8]
+    assert Checkpoint.load(outcome.folder.checkpoint).data == ready.data.info
+    more = dataclasses.replace(request, given={**request.given, "steps": 6})
+    with pytest.raises(CheckpointError, match=r"swap False \(now True\)"):
+        plan(dataclasses.replace(more, given={**more.given, "swap": True}))
+    with pytest.raises(CheckpointError, match="other data"):
+        shutil.copytree(edges, tmp_path / "others")
+        shutil.copy(digit_folder / "0" / next((edges / "0").iterdir()).name, tmp_path / "x.png")
+        (tmp_path / "x.png").replace(next((tmp_path / "others" / "0").iterdir()))
+        plan(dataclasses.replace(more, source=str(tmp_path / "others")))
+    assert train(more).step == 6
+
+
+def test_a_run_of_swapped_pairs_keeps_them_swapped(digit_folder: Path, tmp_path: Path) -> None:
+    edges = edges_of(digit_folder, tmp_path / "edges")
+    request = own_request(digit_folder, tmp_path, PAIRED, source=str(edges))
+    request = dataclasses.replace(request, given={**request.given, "swap": True})
+    first = train(request)
+    assert first.config.swap
+    without = {name: value for name, value in request.given.items() if name != "swap"}
+    again = plan(dataclasses.replace(request, given=without))
+    assert again.config.swap and again.data.digest == content(first)["data"]["digest"]
+
+
+def test_a_system_that_needs_pairs_does_not_get_single_images(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match=r"halves of 4 x 8 pixels"):
+        plan(own_request(digit_folder, tmp_path, PAIRED))
+    with pytest.raises(InputError, match=r"linear cannot be trained on digits.*pairs.*edges"):
+        plan(dataclasses.replace(own_request(digit_folder, tmp_path, PAIRED), data=None))
+    with pytest.raises(InputError, match="linear takes no source"):
+        plan(own_request(digit_folder, tmp_path, source=str(tmp_path)))
+
+
+def test_a_systems_own_fit_is_used_where_the_user_gives_none(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    large = tmp_path / "large"
+    large.mkdir()
+    Image.new("L", (20, 12), 9).save(large / "a.png")
+    request = own_request(large, tmp_path, TILED)
+    ready = plan(request)
+    assert ready.config.fit == "tiles" and len(ready.data) == 3 * 2
+    given = {**request.given, "fit": "crop"}
+    assert len(plan(dataclasses.replace(request, given=given)).data) == 1
+    train(request)
+    assert plan(request).config.fit == "tiles"
+    more = dataclasses.replace(request, given={**request.given, "steps": 6})
+    assert train(more).step == 6
+    with pytest.raises(CheckpointError, match=r"fit tiles \(now crop\)"):
+        plan(dataclasses.replace(more, given={**more.given, "fit": "crop"}))
+    built_in = plan(dataclasses.replace(request, data="digits", out=tmp_path / "b"))
+    assert built_in.config.fit is None and len(built_in.data) == 7_000
+
+
+def test_windows_leave_the_resolution_and_need_no_saying_again(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    request = own_request(digit_folder, tmp_path)
+    request = dataclasses.replace(request, given={**request.given, "resolution": 12, "crop": 8})
+    outcome = train(request)
+    assert (outcome.config.resolution, outcome.config.crop) == (12, 8)
+    more = {"steps": 6, "batch_size": 4, "latent": 4}
+    again = plan(dataclasses.replace(request, given=more))
+    assert again.data.info.shape == (1, 8, 8) and again.data.samples.shape[-1] == 12
+    with pytest.raises(CheckpointError, match=r"crop 8 \(now 6\)"):
+        plan(dataclasses.replace(request, given={**more, "crop": 6}))
+    with pytest.raises(CheckpointError, match=r"zoom 1\.0 \(now 1\.5\)"):
+        plan(dataclasses.replace(request, given={**more, "zoom": 1.5}))
+    assert train(dataclasses.replace(request, given=more)).step == 6
+
+
+def test_zooming_without_windows_is_refused_before_an_image_is_decoded(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="--zoom 2 without --crop"):
+        plan(tiny_request(digit_folder, tmp_path / "run", {"zoom": 2.0}))
+    with pytest.raises(InputError, match="--crop 9, images of 8 pixels"):
+        plan(tiny_request(digit_folder, tmp_path / "run", {"crop": 9}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gan.trainer import shapes as module
-from gan.trainer.shapes import SHAPES, shapes
+from gan.trainer.shapes import SHAPES, edges, shapes, warm_cold
 
 LIT = {
     "red": {0}, "green": {1}, "blue": {2}, "yellow": {0, 1}, "purple": {0, 2}, "cyan": {1, 2},
@@ -159,3 +160,119 @@ def test_shapes_are_the_same_however_many_are_drawn_at_once(
     for pixels in (1, 5 * 16 * 16):
         monkeypatch.setattr(module, "CHUNK_PIXELS", pixels)
         np.testing.assert_array_equal(shapes(23, 16, channels)[0], whole)
+
+
+# Outlines.
+
+
+def test_an_outline_encloses_its_shape_and_the_colour_tells_the_kind() -> None:
+    outlines, images = edges(60, 48, seed=2)
+    assert outlines.shape == (60, 1, 48, 48) and images.shape == (60, 3, 48, 48)
+    assert outlines.dtype == images.dtype == np.uint8 and set(np.unique(outlines)) == {0, 255}
+    kinds = set()
+    for outline, image in zip(outlines[:, 0] > 0, images.astype(int), strict=True):
+        filled = image.max(0) - image.min(0) > 60  # the ground is grey
+        border = filled & ~_eroded(filled)
+        assert (outline <= _grown(_grown(filled))).all() and (border <= _grown(outline)).all()
+        assert not (outline & _eroded(_eroded(filled))).any()
+        kind = _kind(filled)
+        kinds.add(kind)
+        assert (
+            image[:, filled].mean(1).argmax() == kind
+        )  # red circles, green squares, blue triangles
+        assert np.median(image[:, ~_grown(filled)]) in (25, 26)
+    assert kinds == {0, 1, 2}
+
+
+def _kind(filled: NDArray[np.bool_]) -> int:
+    """By the share of its box that a shape fills."""
+    ys, xs = np.nonzero(filled)
+    share = filled.sum() / (np.ptp(ys) + 1) / (np.ptp(xs) + 1)
+    return int(np.abs(np.array([np.pi / 4, 1.0, 0.55]) - share).argmin())
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    around = np.pad(mask, 1)
+    size = mask.shape[0]
+    moved = [around[y : y + size, x : x + size] for y in range(3) for x in range(3)]
+    return np.any(moved, axis=0)
+
+
+def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return ~_grown(~mask)
+
+
+def test_an_outline_is_where_the_coverage_is_far_below_the_largest_around() -> None:
+    outlines, _ = edges(12, 16, seed=4)
+    draw = np.random.default_rng(4)
+    kind = draw.integers(0, 3, 12)
+    size = 0.32 + 0.28 * draw.integers(0, 2, 12) + 0.06 * draw.random(12)
+    cx, cy = draw.uniform(-0.25, 0.25, (2, 12))
+    for i in range(12):
+        for row in range(16):
+            for column in range(16):
+                around = [
+                    _cover(kind[i], size[i], cx[i], cy[i], r, c, 16)
+                    for r in range(max(0, row - 1), min(16, row + 2))
+                    for c in range(max(0, column - 1), min(16, column + 2))
+                ]
+                gap = max(around) - _cover(kind[i], size[i], cx[i], cy[i], row, column, 16)
+                if abs(gap - 0.3) > 0.01:
+                    assert (outlines[i, 0, row, column] == 255) == (gap > 0.3)
+
+
+def _cover(kind: int, size: float, cx: float, cy: float, row: int, column: int, n: int) -> float:
+    """Coverage of one pixel, written down anew."""
+    x, y = (column + 0.5) / n * 2 - 1 - cx, (row + 0.5) / n * 2 - 1 - cy
+    distance = (
+        np.hypot(x, y) - size,
+        max(abs(x), abs(y)) - 0.85 * size,
+        max(0.866 * abs(x) - 0.5 * y, y) - 0.55 * size,
+    )[kind]
+    return min(1.0, max(0.0, 0.5 - distance * n / 2))
+
+
+# Warm and cold.
+
+
+def test_warm_shapes_are_red_or_yellow_and_cold_ones_blue_or_cyan() -> None:
+    warm, cold, masks = warm_cold(300, 32, seed=5)
+    assert warm.shape == cold.shape == (300, 3, 32, 32) and masks.shape == (300, 1, 32, 32)
+    found: list[set[tuple[int, ...]]] = [set(), set()]
+    for side, images in enumerate((warm.astype(int), cold.astype(int))):
+        for image in images:
+            filled = image.max(0) - image.min(0) > 60
+            mean = image[:, filled].mean(1)
+            found[side].add(tuple(np.flatnonzero(mean > (mean.max() + mean.min()) / 2)))
+    assert found == [{(0,), (0, 1)}, {(2,), (1, 2)}]
+
+
+def test_the_masks_are_the_coverage_of_the_warm_shapes() -> None:
+    warm, _, masks = warm_cold(100, 32, seed=6)
+    for image, mask in zip(warm.astype(int), masks[:, 0], strict=True):
+        filled = image.max(0) - image.min(0) > 60
+        assert (mask[filled] > 0).all() and (filled[mask == 255]).all()
+        assert (np.ptp(image[:, mask == 0], axis=0) <= 1).all()
+
+
+def test_the_two_sets_are_drawn_apart() -> None:
+    warm, cold, _ = warm_cold(400, 24, seed=7)
+    centres = []
+    for images in (warm.astype(int), cold.astype(int)):
+        filled = images.max(1) - images.min(1) > 60
+        areas = filled.sum((1, 2))
+        xs = (filled * np.arange(24)).sum((1, 2)) / areas
+        centres.append((xs, areas))
+    for one, other in zip(*centres, strict=True):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(400)
+
+
+@pytest.mark.parametrize("draw", [edges, warm_cold])
+def test_a_seed_of_two_sides_gives_the_same_bytes_and_another_seed_others(
+    draw: Callable[..., tuple[NDArray[np.uint8], ...]],
+) -> None:
+    first, again, other = (draw(20, 16, seed) for seed in (1, 1, 2))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
+    assert all(a.tobytes() != b.tobytes() for a, b in zip(first, other, strict=True))
+    assert all(side.flags.c_contiguous for side in first)
+    assert draw(20, 8, 1)[0].shape[2:] == (8, 8)

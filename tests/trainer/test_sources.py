@@ -12,8 +12,8 @@ import pytest
 from gan.runtime.errors import DatasetError
 from gan.trainer import sources
 
-from .conftest import encoded
-from .test_data import load, picture, write_zip
+from .conftest import encoded, picture, write_zip
+from .test_data import load
 
 # Zips made to hurt.
 
