@@ -4,6 +4,7 @@ the networks: Isola et al. 2017, Zhu et al. 2017, Radford et al. 2016, Wang et a
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -151,7 +152,7 @@ class Tutorial(nn.Module):
     def __init__(self, latent: int, c: tuple[int, ...], base: int = 4) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.ConvTranspose2d(latent, c[0], base, 1, 0, bias=False)]
-        for a, b in zip(c[:-1], c[1:], strict=True):
+        for a, b in pairwise(c):
             layers += [nn.BatchNorm2d(a), nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False)]
         self.main = nn.Sequential(*layers, nn.Tanh())
 
