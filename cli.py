@@ -13,7 +13,17 @@ except ModuleNotFoundError:
         "gan: the command needs typer. Install it: pip install 'gan-toolchain[cli]'"
     ) from None
 
-from .commands import adopt, doctor, export, inspect, interpolate, sample, systems, train
+from .commands import (
+    adopt,
+    doctor,
+    export,
+    inspect,
+    interpolate,
+    sample,
+    systems,
+    train,
+    translate,
+)
 from .commands.common import fail
 
 
@@ -53,6 +63,7 @@ for module, command in (
     (export, export.export),
     (sample, sample.sample),
     (interpolate, interpolate.interpolate),
+    (translate, translate.translate),
     (inspect, inspect.inspect),
     (doctor, doctor.doctor),
 ):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,6 +72,34 @@ def tell(level: int = logging.INFO) -> None:
     logger = logging.getLogger("gan")
     logger.handlers[:] = [handler]
     logger.setLevel(level)
+
+
+class LiveLine:
+    """One live line on a terminal; a line every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._live, self._width, self._last = sys.stderr.isatty(), 0, 0.0
+
+    def show(self, text: str, *, last: bool = False) -> None:
+        if self._live:
+            sys.stderr.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+            sys.stderr.flush()
+        elif time.monotonic() - self._last > 10 or last:
+            self._last = time.monotonic()
+            typer.echo(text, err=True)
+
+    def end(self) -> None:
+        if self._live and self._width:
+            typer.echo("", err=True)
+
+
+def clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def check_new_file(path: Path, force: bool) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .common import argument, fail, how, machine, need, option, tell, what, where
+from .common import LiveLine, argument, clock, fail, how, machine, need, option, tell, what, where
 
 if TYPE_CHECKING:
     from ..trainer.progress import Status
@@ -198,27 +196,18 @@ def train(
 
 
 class StatusLine:
-    """One live line on a terminal; a line every ten seconds elsewhere."""
+    """The live line of a run, once a step."""
 
     def __init__(self) -> None:
-        self._live, self._width, self._last, self._step = sys.stderr.isatty(), 0, 0.0, -1
+        self._line, self._step = LiveLine(), -1
 
     def show(self, status: Status) -> None:
-        text = status_text(status)
-        if status.step == self._step:
-            return
-        self._step = status.step
-        if self._live:
-            sys.stderr.write("\r" + text.ljust(self._width))
-            self._width = len(text)
-            sys.stderr.flush()
-        elif time.monotonic() - self._last > 10 or status.step == status.steps:
-            self._last = time.monotonic()
-            typer.echo(text, err=True)
+        if status.step != self._step:
+            self._step = status.step
+            self._line.show(status_text(status), last=status.step == status.steps)
 
     def end(self) -> None:
-        if self._live and self._width:
-            typer.echo("", err=True)
+        self._line.end()
 
 
 def status_text(s: Status) -> str:
@@ -233,14 +222,6 @@ def status_text(s: Status) -> str:
         parts.append(f"{s.metric[0]} {s.metric[1]:.2f}")
     parts.append(f"{clock(s.seconds_left)} left")
     return " | ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "?"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def print_plan(plan: Plan, minutes: float | None) -> None:

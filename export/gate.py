@@ -24,7 +24,7 @@ from ..runtime.session import load_onnxruntime
 from ..runtime.signature import Signature
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from . import graph as graphs
-from .module import Source, check_isolation, check_radius, graph_names, load_source
+from .module import Source, check_isolation, check_radius, check_sizes, graph_names, load_source
 from .parity import MAX_ABS, MAX_SHARE, MAX_STEP, check_exactness, measure_exactness, measure_parity
 from .report import Report
 from .trace import trace
@@ -149,6 +149,7 @@ def _prove_graph(
     )
     logger.info("2/8 batch isolation")
     check_isolation(source)
+    check_sizes(source)
     check_radius(source)
     logger.info("3/8 trace with a dynamic batch axis")
     traced = trace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ..trainer.checkpoint import Checkpoint
 from ..trainer.systems import SystemSource
 
 ISOLATION_BATCH, ISOLATION_LIMIT = 8, 1e-5
+SIZES = ((0,), (1, 3), (6, 2))  # steps above the smallest that dynamic axes can have, in turn
 SEED = 1  # of the latents by which torch and onnxruntime are compared
 
 
@@ -114,6 +116,31 @@ def check_isolation(source: Source) -> None:
         )
 
 
+def other_sizes(signature: Signature) -> list[dict[str, int]]:
+    """Sizes of the dynamic axes beside the example's, the smallest that the signature allows first."""
+    return [
+        {name: signature.least + step for name, step in zip(signature.factors, itertools.cycle(steps))}
+        for steps in (SIZES if signature.factors else ())
+    ]  # fmt: skip
+
+
+def check_sizes(source: Source) -> None:
+    """Raise `ExportError` unless the generator takes images of any size that its signature allows."""
+    for sizes in other_sizes(source.signature):
+        inputs = source.inputs(1, sizes=sizes)
+        try:
+            outputs = source.run(inputs)
+        except Exception as error:
+            raise ExportError(
+                "The generator fails on images of another size",
+                seen=f"{' x '.join(map(str, inputs[0].shape[2:]))} pixels: {type(error).__name__}: "
+                f"{' '.join(str(error).split()):.200}",
+                repair="Look for buffers and linear layers of a fixed size in forward(), or raise least in graphs()",
+            ) from error
+        for field, output in zip(source.signature.outputs, outputs, strict=True):
+            _check_shape(field, output[0], output[0], sizes)
+
+
 def _coupling(
     source: Source, inputs: Sequence[Tensor], whole: Sequence[Tensor]
 ) -> tuple[float, str]:
@@ -177,35 +204,50 @@ def _run(source: Source, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
 
 def check_radius(source: Source) -> None:
     """Raise `ExportError` unless places further away than the signature's radius have no part in an output, along
-    either axis."""
-    radius, factors = source.signature.radius, source.signature.factors
+    either axis, on either side."""
+    radius = source.signature.radius
     if radius is None:
         return
-    sides = [field.shape for field in source.signature.inputs if field.kind in ("image", "mask")]
+    shape = next(f.shape for f in source.signature.inputs if f.kind in ("image", "mask"))
     for place in (1, 2):  # of the axis within an image's shape
-        factor, name = split_axis(str(sides[0][place]))
-        near = -(-radius // factor) + 2  # in units of the axis
-        sizes = {other: source.signature.least + 1 for other in factors} | {name: 2 * near}
-        first, other = source.inputs(1, 0, sizes), source.inputs(1, 1, sizes)
-        for x, y in zip(first, other, strict=True):
-            if x.ndim == 4:  # beyond the middle all is different
-                half = x.shape[place + 1] // 2
-                y.narrow(place + 1, 0, half).copy_(x.narrow(place + 1, 0, half))
-            else:
-                y.copy_(x)
-        for field, a, b in zip(
-            source.signature.outputs, source.run(first), source.run(other), strict=True
-        ):
-            scale = split_axis(str(field.shape[place]))[0] / factor
-            safe = math.floor((near * factor - radius) * scale)
-            same = [x.narrow(place + 1, 0, safe).double() for x in (a, b)]
-            low, high = field.range or (-1.0, 1.0)
-            if (same[0] - same[1]).abs().max() > ISOLATION_LIMIT * (high - low):
-                raise ExportError(
-                    f"Output {field.name} depends on places outside the radius that its signature states",
-                    seen=f"A radius of {radius} pixels",
-                    repair="Mend radius in the system's graphs(); None where norms read the whole image",
-                )
+        axis = shape[place]
+        if not isinstance(axis, str):  # there are no tiles along it
+            continue
+        factor, name = split_axis(axis)
+        for offset in {0, 1 % factor, factor - 1}:  # within what is one place at the smallest size
+            for first in (True, False):
+                _check_reach(source, radius, place, factor, name, offset, first=first)
+
+
+def _check_reach(
+    source: Source, radius: int, place: int, factor: int, name: str, offset: int, *, first: bool
+) -> None:
+    """Keep one half along an axis, the first or the last, and `offset` pixels more, and change the rest: places further
+    than the radius from the rest must not notice."""
+    near = -(-radius // factor) + 2  # of each half, in units of the axis
+    sizes = {other: source.signature.least + 1 for other in source.signature.factors}
+    sizes |= {name: 2 * max(near, source.signature.least)}
+    one, other = source.inputs(1, 0, sizes), source.inputs(1, 1, sizes)
+    for x, y in zip(one, other, strict=True):
+        if x.ndim == 4:
+            kept = x.shape[place + 1] // 2 + offset
+            start = 0 if first else x.shape[place + 1] - kept
+            y.narrow(place + 1, start, kept).copy_(x.narrow(place + 1, start, kept))
+        else:
+            y.copy_(x)
+    outputs = zip(source.signature.outputs, source.run(one), source.run(other), strict=True)
+    for field, a, b in outputs:
+        scale = split_axis(str(field.shape[place]))[0] / factor
+        safe = math.floor((sizes[name] // 2 * factor + offset - radius) * scale)
+        start = 0 if first else a.shape[place + 1] - safe
+        same = [x.narrow(place + 1, start, safe).double() for x in (a, b)]
+        low, high = field.range or (-1.0, 1.0)
+        if not (same[0] - same[1]).abs().max() <= ISOLATION_LIMIT * (high - low):
+            raise ExportError(
+                f"Output {field.name} depends on places outside the radius that its signature states",
+                seen=f"A radius of {radius} pixels",
+                repair="Mend radius in the system's graphs(); None where norms read the whole image",
+            )
 
 
 def draw_inputs(

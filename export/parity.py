@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -19,12 +18,11 @@ from ..runtime.images import quantize
 from ..runtime.inputs import Array
 from ..runtime.session import Session
 from ..runtime.signature import Field, Signature
-from .module import Source, draw_inputs
+from .module import Source, draw_inputs, other_sizes
 from .report import Exactness, ParityRow
 from .trace import FLOAT_SUFFIX
 
 BATCHES = (1, 2, 3, 5, 8)
-SIZES = ((0,), (1, 3), (6, 2))  # steps above the smallest that dynamic axes can have, in turn
 EXACT_BATCHES, EXACT_THREADS = (1, 2, 3, 8, 64), (1, 2, 4)
 MAX_ABS, MAX_STEP, MAX_SHARE = 1e-4, 1, 1e-3
 MAX_PSNR = 200.0  # dB, stands for equal outputs
@@ -56,12 +54,9 @@ def measure_parity(
 def cases(signature: Signature, max_batch: int) -> list[tuple[int, dict[str, int]]]:
     """Batch sizes, and sizes of the dynamic axes: each batch at the example's, a batch of 2 at others, the smallest
     among them."""
-    example, least = signature.example_sizes, signature.least
-    found = [(batch, example) for batch in sorted({*BATCHES, max_batch})]
-    for steps in SIZES if example else ():
-        axes = zip(example, itertools.cycle(steps))
-        found.append((2, {name: least + step for name, step in axes}))
-    return found
+    batches = sorted({*BATCHES, max_batch})
+    found = [(batch, signature.example_sizes) for batch in batches]
+    return [*found, *((2, sizes) for sizes in other_sizes(signature))]
 
 
 def file_inputs(

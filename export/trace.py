@@ -107,8 +107,13 @@ def dynamic_axes(module: Any, fields: Sequence[Field]) -> tuple[Any, ...]:
 def trace_sizes(signature: Signature) -> dict[str, int]:
     """Sizes of the dynamic axes to trace with: all different, none 1 and none the batch's, which torch would take for
     constants or for one another."""
-    sizes = signature.example_sizes.items()
-    return {name: max(size, EXAMPLE_BATCH) + i for i, (name, size) in enumerate(sizes, 1)}
+    sizes: dict[str, int] = {}
+    for name, size in signature.example_sizes.items():
+        size += 1
+        while size in (1, EXAMPLE_BATCH, *sizes.values()):
+            size += 1
+        sizes[name] = size
+    return sizes
 
 
 def check_ranges(constraints: Any) -> None:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from . import latents
+from . import axes, latents
 from .errors import InputError, ModelFileError, shown
 from .golden import Golden, golden_inputs
-from .images import to_pil
+from .images import Pixels, to_pil
 from .inputs import (
     Array,
+    Given,
     between,
+    check_drawable,
     check_input,
     draw_field,
     has_shape,
+    is_picture,
     is_shared,
     sample_bytes,
     wanted,
 )
 from .model_file import ModelFile
+from .pictures import Source
 from .session import Session
 from .signature import Field, Signature, class_count
+from .translator import Translator
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,20 +72,17 @@ class Generator:
         if micro_batch is not None:
             latents.check_integer("micro-batch", micro_batch, 1, 4096)
         self._file = ModelFile.read(model)
-        self._max_output_bytes = max_output_bytes
+        self.max_output_bytes = max_output_bytes
         self._drawn: dict[str, Array] = {}  # of inputs that all images share
-        sizes = self.signature.example_sizes
-        self._image_bytes = sum(sample_bytes(field, sizes) for field in self.signature.outputs)
-        given = sum(sample_bytes(field, sizes) for field in self.signature.inputs)
-        largest = max(given, self._image_bytes)  # both are memory that a stranger's file asks for
+        self._asked = micro_batch
+        largest = max(self._bytes())  # both are memory that a stranger's file asks for
         if largest > max_output_bytes:
             raise InputError(
                 f"{self._file.name} was not opened",
                 seen=f"One sample has {largest} bytes, the limit is {max_output_bytes}",
                 repair="Raise max_output_bytes, if you trust the file",
             )
-        fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(self.signature.example_values, 1)))
-        self._micro_batch = min(micro_batch or fitting, max_output_bytes // largest)
+        self._micro_batch = self._fitting()
         self._session = Session(
             self._file.data, device=device, threads=threads, example=self._zeros(1)
         )
@@ -201,28 +204,55 @@ class Generator:
                 field.name: between(field, begin[field.name][0], end[field.name][0], steps)
                 for field in self.signature.inputs
             }
-            yield self._run(path, [self.signature.main])[0]
+            yield self.run(path, [self.signature.main])[0]
 
-    def __call__(self, /, **inputs: ArrayLike) -> dict[str, Array]:
+    def __call__(self, /, **inputs: Given) -> dict[str, Array]:
         """Run the graph on inputs of the caller's own, by the names of the signature; all outputs by name.
 
         Every input has the batch as its first axis; those that the signature fixes, or shares between all images,
-        may be left out. Raises `InputError` before the graph runs if a shape, type or value is not what the signature
-        says.
+        may be left out. An image or a mask may also be a path, a file's bytes, a Pillow image, uint8 [H, W, C], or a
+        list of such; where the graph takes multiples of some size only, it is padded and the outputs are cropped.
+        Raises `InputError` before the graph runs if a shape, type or value is not what the signature says.
         """
         arrays, count = self._checked(inputs)
-        self.bounded(count)
-        parts = [
-            self._run(
-                {name: array[i : i + self._micro_batch] for name, array in arrays.items()},
-                self.signature.outputs,
+        lengths = axes.lengths(self.signature, arrays)
+        sizes = axes.whole(lengths, self.signature.least)
+        self.bounded(count, sizes)
+        step, outputs = self._fitting(sizes), self.signature.outputs
+        parts = []
+        for i in range(0, count, step):
+            given = {name: array[i : i + step] for name, array in arrays.items()}
+            made = self.run(given, outputs, sizes)
+            parts.append(
+                [axes.cropped(f, array, lengths) for f, array in zip(outputs, made, strict=True)]
             )
-            for i in range(0, count, self._micro_batch)
-        ]
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return {
-            field.name: array for field, array in zip(self.signature.outputs, joined, strict=True)
-        }
+        return {field.name: array for field, array in zip(outputs, joined, strict=True)}
+
+    def translate(
+        self,
+        image: Source,
+        *,
+        mask: Source | None = None,
+        label: int | str | None = None,
+        seed: int = 0,
+        tile: int | None = None,
+        overlap: int | None = None,
+        resize: bool = False,
+    ) -> Pixels:
+        """What the model makes of one image: uint8 [H, W, C].
+
+        image, mask: a path, a file's bytes, a Pillow image, or uint8 [H, W] or [H, W, C]; more than 127 in the mask
+        is a hole. An image's alpha is kept: the result is RGBA then. label: a class name or index; None draws it, as
+        all else that the model draws, from `seed`. tile: run in tiles of so many pixels a side, for large images; the
+        result is the same within 1 step of 255, unless `overlap`, the pixels by which tiles see beyond themselves, is
+        less than the signature's radius: then seams are blended. resize: the image to the size that the model takes,
+        where it takes one only, and the mask to the image. Raises `InputError`.
+        """
+        translator = Translator(
+            self, label=label, seed=seed, tile=tile, overlap=overlap, resize=resize
+        )
+        return translator(image, mask=mask)
 
     def verify(self) -> str:
         """Re-run the file's golden sample on this machine.
@@ -252,6 +282,8 @@ class Generator:
         latents.check_uint64("seed", seed)
         start = latents.check_uint64("start", start)
         latents.check_uint64("index of the last image", start + count - 1)
+        for field in self.signature.inputs:
+            check_drawable(field)
         labels = self.labels(label, count)
         self._check_truncation(truncation)
         each = self._noise_for_each(noise)
@@ -271,20 +303,45 @@ class Generator:
             part = labels[i : i + n] if labels is not None and labels.ndim else labels
             indices = range(start + i, start + i + n)
             inputs = self._draw(seed, indices, part, truncation, each)
-            yield self._run(inputs, [self.signature.main])[0]
+            yield self.run(inputs, [self.signature.main])[0]
 
-    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[Field]) -> list[Array]:
-        """One micro-batch. onnxruntime holds no graph to the shapes that it declares, so they are looked at here."""
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[Field],
+        sizes: Mapping[str, int] = MappingProxyType({}),
+    ) -> list[Array]:
+        """One micro-batch of checked inputs, images and masks padded to the dynamic axes' sizes.
+
+        onnxruntime holds no graph to the shapes that it declares, so they are looked at here.
+        """
         count = len(next(iter(inputs.values())))
-        arrays = self._session.run(inputs, [field.name for field in outputs])
+        given = {
+            field.name: axes.padded(field, inputs[field.name], sizes)
+            if is_picture(field)
+            else inputs[field.name]
+            for field in self.signature.inputs
+        }
+        arrays = self._session.run(given, [field.name for field in outputs])
         for field, array in zip(outputs, arrays, strict=True):
-            if not has_shape(field, array) or len(array) != count:
+            if not has_shape(field, array, sizes) or len(array) != count:
                 raise ModelFileError(
                     f"Output {field.name} is not what the signature says",
                     seen=f"shape {list(array.shape)} for a batch of {count}",
                     repair="Export the model again with `gan export`",
                 )
         return arrays
+
+    def drawn(
+        self, fields: Sequence[Field], seed: int, label: int | str | None
+    ) -> dict[str, Array]:
+        """These inputs of image 0 of a seed, [1, ...]; the label as it is given, or drawn."""
+        latents.check_uint64("seed", seed)
+        inputs = {field.name: draw_field(field, seed, range(1)) for field in fields}
+        labels = self.labels(label, 1)
+        if labels is not None and self.signature.label:
+            inputs[self.signature.label.name] = labels.reshape(1)
+        return inputs
 
     def _draw(
         self,
@@ -374,7 +431,7 @@ class Generator:
             )
         return True
 
-    def _checked(self, inputs: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], int]:
+    def _checked(self, inputs: Mapping[str, Given]) -> tuple[dict[str, Array], int]:
         known = [field.name for field in self.signature.inputs]
         unknown = sorted(set(inputs) - set(known))
         if unknown:
@@ -417,16 +474,34 @@ class Generator:
                     )
         return arrays, count
 
-    def bounded(self, count: int) -> int:
-        """`count`, if so many images stay within `max_output_bytes`; else `InputError`."""
+    def bounded(self, count: int, sizes: Mapping[str, int] | None = None) -> int:
+        """`count`, if so many images stay within `max_output_bytes`; else `InputError`. sizes: of the dynamic axes."""
         count = latents.check_integer("count", count, 1, MAX_COUNT)
-        if count * self._image_bytes > self._max_output_bytes:
+        given, made = self._bytes(sizes)
+        if count * made > self.max_output_bytes or given > self.max_output_bytes:
             raise InputError(
                 "Too many images for one call",
-                seen=f"{count} of {self._image_bytes} bytes, the limit is {self._max_output_bytes} bytes",
-                repair="Use stream(), or raise max_output_bytes",
+                seen=f"{count} of {max(given, made)} bytes, the limit is {self.max_output_bytes} bytes",
+                repair=f"{'Use stream()' if sizes is None else 'Give fewer or smaller ones'}, "
+                "or raise max_output_bytes",
             )
         return count
+
+    def _bytes(self, sizes: Mapping[str, int] | None = None) -> tuple[int, int]:
+        """Of the inputs and of the outputs of one sample."""
+        known = {**self.signature.example_sizes, **(sizes or {})}
+        given, made = (
+            sum(sample_bytes(field, known) for field in fields)
+            for fields in (self.signature.inputs, self.signature.outputs)
+        )
+        return given, made
+
+    def _fitting(self, sizes: Mapping[str, int] | None = None) -> int:
+        """Images of one run of the graph."""
+        known = {**self.signature.example_sizes, **(sizes or {})}
+        values = math.prod(self.signature.main.shape_at(known))
+        fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(values, 1)))
+        return min(self._asked or fitting, max(1, self.max_output_bytes // max(self._bytes(sizes))))
 
     def _zeros(self, count: int) -> dict[str, Array]:
         return {

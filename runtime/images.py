@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]
-FORMATS = {".png": "PNG", ".webp": "WEBP"}
-OPTIONS = {"WEBP": {"lossless": True, "exact": True}}  # exact: the colours below alpha 0 too
+FORMATS = {".png": "PNG", ".webp": "WEBP"}  # lossless
+LOSSY = {".jpg": "JPEG", ".jpeg": "JPEG"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "WEBP": {"lossless": True, "exact": True},  # exact: the colours below alpha 0 too
+    "JPEG": {"quality": 95, "subsampling": 0},
+}
+LONGEST = {
+    "WEBP": 16_383,
+    "JPEG": 65_500,
+}  # pixels a side that a format, or its library, has room for
 _PENDING = 64  # images held in memory while they wait for the disk
 
 
@@ -114,22 +122,38 @@ def to_pil(image: Pixels) -> Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
-def save(image: Pixels, path: str | os.PathLike[str]) -> None:
-    """Write a .png or .webp (lossless), whole or not at all."""
+def save(image: Pixels, path: str | os.PathLike[str], *, lossy: bool = False) -> None:
+    """Write a .png or .webp (lossless), whole or not at all. lossy: or a .jpg, on white where it has alpha."""
     path = Path(path)
-    kind = check_suffix(path)
+    kind = check_suffix(path, lossy=lossy)
+    longest = max(image.shape[:2], default=0)
+    if longest > LONGEST.get(kind, longest):
+        raise InputError(
+            f"{path} was not written",
+            seen=f"{longest} pixels a side, and {kind} has at most {LONGEST[kind]}",
+            repair="Write a .png",
+        )
+    if kind == "JPEG" and image.shape[2:] == (4,):
+        image = on_white(image)
     with atomic_file(path) as file:
         to_pil(image).save(file, kind, **OPTIONS.get(kind, {}))
 
 
-def check_suffix(path: Path) -> str:
+def on_white(image: Pixels) -> Pixels:
+    """uint8 [H, W, 3] of [H, W, 4], laid on white."""
+    alpha = image[:, :, 3:].astype(np.float32) / 255
+    return np.rint(image[:, :, :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def check_suffix(path: Path, *, lossy: bool = False) -> str:
     """Pillow's name of the format that a path asks for; `InputError` for any that is not written here."""
-    kind = FORMATS.get(path.suffix.lower())
+    formats = FORMATS | LOSSY if lossy else FORMATS
+    kind = formats.get(path.suffix.lower())
     if kind is None:
         raise InputError(
             f"{path} was not written",
             seen=f"suffix {path.suffix!r}",
-            repair=f"Use one of {', '.join(FORMATS)}",
+            repair=f"Use one of {', '.join(formats)}",
         )
     return kind
 

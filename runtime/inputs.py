@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import latents
 from .errors import InputError
-from .signature import LIMITS, Field, class_count
+from .images import Pixels, dequantize
+from .pictures import Source, is_source, read
+from .signature import LIMITS, Field, class_count, split_axis
 
 Array = NDArray[Any]
+Given: TypeAlias = ArrayLike | Source | Sequence[Source]
 STAND_IN_STREAM = 2**32  # and the next ones: far above any stream of a signature
 
 
@@ -22,13 +25,9 @@ def draw_field(field: Field, seed: int, indices: Sequence[int], *, each: bool = 
 
     each: also of an input that is shared by all images, where it is a read-only view of one draw.
     """
+    check_drawable(field)
     draw, count = field.draw, len(indices)
-    if draw is None or not all(isinstance(axis, int) for axis in field.shape):
-        raise InputError(
-            f"Input {field.name} cannot be drawn",
-            seen="It is the caller's to give",
-            repair=f"Call the generator with it: generator({field.name}=...)",
-        )
+    assert draw is not None
     shape = (count, *(int(axis) for axis in field.shape))
     if draw.kind == "fixed":
         return np.full(shape, draw.value, field.dtype)
@@ -43,6 +42,19 @@ def draw_field(field: Field, seed: int, indices: Sequence[int], *, each: bool = 
     else:
         values = latents.choices(drawn, class_count(field))
     return values.reshape(shape).astype(field.dtype, copy=False)
+
+
+def check_drawable(field: Field) -> None:
+    """`InputError` for an input that only the caller can give."""
+    if field.draw is not None and all(isinstance(axis, int) for axis in field.shape):
+        return
+    call = f"Call the generator with it: generator({field.name}=...)"
+    translate = "Use `gan translate MODEL IN OUT`, or generator.translate(image)"
+    raise InputError(
+        f"Input {field.name} cannot be drawn",
+        seen="It is the caller's to give",
+        repair=translate if is_picture(field) else call,
+    )
 
 
 def stand_in(
@@ -78,10 +90,13 @@ def _within(low: float, high: float) -> tuple[np.float32, np.float32]:
     return first, np.nextafter(last, np.float32(-np.inf)) if float(last) > high else last
 
 
-def check_input(field: Field, value: ArrayLike) -> Array:
-    """`value` as the array that the graph takes, or `InputError` that names field, value and what was wanted."""
+def check_input(field: Field, value: Given) -> Array:
+    """`value` as the array that the graph takes, or `InputError` that names field, value and what was wanted.
+
+    Of an image or a mask also pictures: a path, bytes, a Pillow image, uint8 [H, W, C], or a list of such of one size.
+    """
     try:
-        array = np.asarray(value)
+        array = np.asarray(_pictures(field, value) if is_picture(field) else value)
     except ValueError as error:
         raise InputError(
             f"Input {field.name} was refused", seen=f"{error!s:.100}", repair=wanted(field)
@@ -101,6 +116,46 @@ def check_input(field: Field, value: ArrayLike) -> Array:
         )
     _check_values(field, array)
     return np.ascontiguousarray(array, dtype)
+
+
+def is_picture(field: Field) -> bool:
+    """Whether an input is an image or a mask of the caller's."""
+    return field.kind in ("image", "mask") and field.draw is None and len(field.shape) == 3
+
+
+def layout(field: Field) -> tuple[int, int, int]:
+    """The places of height, width and channels in the shape of an image: bytes are NHWC, floats NCHW."""
+    return (0, 1, 2) if field.dtype == "uint8" else (1, 2, 0)
+
+
+def from_pixels(field: Field, pixels: Pixels) -> Array:
+    """uint8 [B, H, W, C] as an image or a mask is given to the graph."""
+    if field.dtype == "uint8":
+        return pixels
+    if field.kind == "image":
+        return dequantize(pixels)
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) / np.float32(255)
+
+
+def _pictures(field: Field, value: Given) -> Array | ArrayLike:
+    """Pictures as a batch; all else as it is."""
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 4:
+        return from_pixels(field, value)
+    several = list(value) if isinstance(value, (list, tuple)) else [value]
+    sources = [one for one in several if is_source(one)]
+    if not sources or len(sources) != len(several):
+        return value  # type: ignore[return-value]  # an array, or lists of numbers
+    pictures = [read(source) for source in sources]
+    sizes = sorted({picture.size for picture in pictures})
+    if len(sizes) > 1:
+        raise InputError(
+            f"Input {field.name} was refused",
+            seen=f"pictures of {sizes[0]} and {sizes[-1]} pixels",
+            repair="Give pictures of one size, or one at a time",
+        )
+    channels = field.shape[layout(field)[2]]
+    assert isinstance(channels, int)
+    return from_pixels(field, np.stack([picture.pixels(channels) for picture in pictures]))
 
 
 def _check_values(field: Field, array: Array) -> None:
@@ -129,12 +184,16 @@ def wanted(field: Field) -> str:
     return f"Give {field.dtype} [{shape}]{bounds}"
 
 
-def has_shape(field: Field, array: Array) -> bool:
-    """Whether an array is a batch of the field."""
-    return array.ndim == len(field.shape) + 1 and all(
-        axis == seen if isinstance(axis, int) else seen > 0
-        for axis, seen in zip(field.shape, array.shape[1:], strict=True)
-    )
+def has_shape(field: Field, array: Array, sizes: Mapping[str, int] | None = None) -> bool:
+    """Whether an array is a batch of the field. sizes: of the dynamic axes that are known."""
+
+    def fits(axis: int | str, seen: int) -> bool:
+        if isinstance(axis, int):
+            return axis == seen
+        factor, name = split_axis(axis)
+        return seen == factor * sizes[name] if sizes and name in sizes else seen > 0
+
+    return array.ndim == len(field.shape) + 1 and all(map(fits, field.shape, array.shape[1:]))
 
 
 def is_shared(field: Field) -> bool:

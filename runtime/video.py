@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import atomic_file
-from .images import Pixels, to_pil
+from .images import Pixels, on_white, to_pil
 
 SUFFIXES = (".mp4", ".webp")
 MAX_FPS = 240.0
@@ -96,8 +96,7 @@ def even(frame: Pixels) -> Pixels:
     if frame.shape[2] == 1:
         frame = np.repeat(frame, 3, axis=2)
     elif frame.shape[2] == 4:
-        alpha = frame[:, :, 3:].astype(np.float32) / 255
-        frame = np.rint(frame[:, :, :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+        frame = on_white(frame)
     height, width = frame.shape[:2]
     return np.ascontiguousarray(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
 

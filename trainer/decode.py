@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ..runtime import pictures
+from ..runtime.errors import InputError
+
 Fit = Literal["crop", "pad", "stretch", "tiles"]
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 64_000_000
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for images on their side
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -31,14 +33,10 @@ class NotSquare(ValueError):
 def decode(data: bytes, channels: int) -> Image.Image:
     """The upright image of grey, RGB or RGBA; the first frame of an animation.
 
-    EXIF orientation is honoured; transparency is laid on white unless 4 channels are wanted. Raises `ImageRefused`
-    for what cannot be used.
+    EXIF orientation is honoured, a colour profile converted to sRGB; transparency is laid on white unless 4 channels
+    are wanted. Raises `ImageRefused` for what cannot be used.
     """
-    loaded = _load(data)
-    try:
-        return _to_mode(loaded, channels)
-    except ValueError as error:  # Pillow converts rare modes to some others only
-        raise ImageRefused(f"mode {loaded.mode}") from error
+    return _to_mode(_open(data), channels)
 
 
 def prepare(image: Image.Image, resolution: int, fit: Fit | None) -> NDArray[np.uint8]:
@@ -83,38 +81,22 @@ def size_of(data: bytes) -> tuple[int, int]:
 
 def _open(data: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageRefused(f"more than {MAX_PIXELS} pixels") from error
-    except Exception as error:  # decoders raise many kinds on hostile bytes
-        raise ImageRefused("not an image") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageRefused(f"more than {MAX_PIXELS} pixels")
-    return image
-
-
-def _load(data: bytes) -> Image.Image:
-    image = _open(data)
-    try:
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except Exception as error:
-        raise ImageRefused("damaged") from error
+        return pictures.open_image(io.BytesIO(data), MAX_PIXELS)
+    except InputError as error:
+        raise ImageRefused(error.seen) from error
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode.startswith("I"):  # more than 8 bits of grey: Pillow's own conversion would clip
-        levels = np.asarray(image).astype(np.float64)
-        deep = image.mode.startswith("I;16") or levels.max(initial=0) > 255
-        image = Image.fromarray(
-            (levels / (257.0 if deep else 1.0)).clip(0, 255).round().astype(np.uint8)
-        )
+    try:
+        colour, alpha = pictures.upright(image)
+    except InputError as error:
+        raise ImageRefused(error.seen) from error
     if channels == 4:
-        return image.convert("RGBA")
-    if image.has_transparency_data:
-        alpha = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", alpha.size, "white"), alpha)
-    return image.convert(_MODES[channels])
+        colour = colour.convert("RGB")
+        colour.putalpha(alpha or 255)
+    elif alpha is not None:
+        colour = Image.composite(colour, Image.new(colour.mode, colour.size, "white"), alpha)
+    return colour.convert(_MODES[channels])
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from gan.export.module import (
     SEED,
     Source,
     check_isolation,
+    check_radius,
+    check_sizes,
     draw_inputs,
     graph_names,
     load_source,
+    other_sizes,
     remove_parametrizations,
 )
 from gan.runtime import Draw, ExportError, Field, InputError, Signature
@@ -177,3 +181,197 @@ def test_where_float32_couples_samples_float64_decides_whether_it_was_rounding()
     for unsound in (Coupled(single, double), Coupled(single, breaks=True)):
         with pytest.raises(ExportError, match=r"depends on the other samples.*differ by 0\.00035"):
             check_isolation(source_of(unsound))
+
+
+# Generators that take images: all sizes, the stated radius, isolation.
+
+PICTURE = Field("image", (1, "h", "w"), "image", range=(-1.0, 1.0))
+MASK = Field("mask", (1, "h", "w"), "mask", range=(0.0, 1.0))
+
+
+def made(factor: int = 1) -> Field:
+    axes = ("h", "w") if factor == 1 else (f"{factor}*h", f"{factor}*w")
+    return Field("made", (1, *axes), "image", range=(-1.0, 1.0))
+
+
+def translating(module: nn.Module, signature: Signature) -> Source:
+    nothing: Any = None
+    return Source(nothing, nothing, "made", signature, module.eval())
+
+
+def of_image(module: nn.Module, *, factor: int = 1, radius: int | None = None, least: int = 1) -> Source:  # fmt: skip
+    return translating(module, Signature((PICTURE,), (made(factor),), (), radius, least))
+
+
+def conv(kernel: tuple[int, int], padding: tuple[int, int] | str, dilation: int = 1) -> nn.Conv2d:
+    """A convolution of which no weight is near 0."""
+    layer = nn.Conv2d(1, 1, kernel, padding=padding, dilation=dilation)
+    with torch.no_grad():
+        layer.weight.copy_(torch.rand(layer.weight.shape) * 0.5 + 0.2)
+    return layer
+
+
+def upscaled(scale: int) -> nn.Sequential:
+    """Reaches 2 + 1 pixels of the small image."""
+    return nn.Sequential(
+        conv((5, 5), "same"), nn.Upsample(scale_factor=float(scale)), conv((3, 3), "same")
+    )
+
+
+LOCAL: list[tuple[nn.Module, int, int]] = [
+    (conv((1, 1), "same"), 1, 0),
+    (conv((7, 7), "same"), 1, 3),
+    (nn.Sequential(conv((3, 3), "same"), nn.Tanh(), conv((3, 3), "same")), 1, 2),
+    (conv((3, 3), "same", dilation=4), 1, 4),
+    (conv((9, 1), "same"), 1, 4),
+    (conv((1, 9), "same"), 1, 4),
+    (nn.Sequential(nn.ZeroPad2d((4, 0, 2, 2)), conv((5, 5), (0, 0))), 1, 4),  # sees left alone
+    (nn.Sequential(nn.ZeroPad2d((0, 4, 2, 2)), conv((5, 5), (0, 0))), 1, 4),
+    (nn.Sequential(nn.ZeroPad2d((2, 2, 4, 0)), conv((5, 5), (0, 0))), 1, 4),
+    (nn.Sequential(nn.ZeroPad2d((2, 2, 0, 4)), conv((5, 5), (0, 0))), 1, 4),
+    (upscaled(2), 2, 3),
+    (upscaled(4), 4, 3),
+]
+
+
+@pytest.mark.parametrize(("module", "factor", "radius"), LOCAL)
+def test_the_true_radius_passes_and_one_pixel_less_is_refused(
+    module: nn.Module, factor: int, radius: int
+) -> None:
+    for larger in (radius, radius + 1, radius + 10):
+        check_radius(of_image(module, factor=factor, radius=larger))
+    if radius:
+        with pytest.raises(ExportError, match=rf"A radius of {radius - 1} pixels"):
+            check_radius(of_image(module, factor=factor, radius=radius - 1))
+    check_radius(of_image(module, factor=factor))  # states none
+
+
+def test_a_mask_counts_as_the_image_does_and_what_is_no_image_is_left_alike() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.far = conv((7, 7), "same")
+
+        def forward(self, image: Tensor, mask: Tensor, z: Tensor) -> Tensor:
+            return image + self.far(mask) + z[:, :1, None, None]
+
+    fields = (PICTURE, MASK, Field("z", (2,), draw=Draw("normal")))
+    check_radius(translating(Masked(), Signature(fields, (made(),), radius=3)))
+    with pytest.raises(ExportError, match="A radius of 2 pixels"):
+        check_radius(translating(Masked(), Signature(fields, (made(),), radius=2)))
+
+
+def test_a_norm_over_the_image_has_no_radius() -> None:
+    for norm in (nn.InstanceNorm2d(1), nn.GroupNorm(1, 1)):
+        module = nn.Sequential(conv((3, 3), "same"), norm)
+        with pytest.raises(ExportError, match="None where norms read the whole image"):
+            check_radius(of_image(module, radius=40))
+    check_radius(of_image(nn.Sequential(conv((3, 3), "same"), nn.BatchNorm2d(1)), radius=1))
+
+
+def test_a_radius_of_axes_that_are_multiples_is_in_pixels() -> None:
+    """Unshuffled by 2: a convolution of three places there reaches 3 pixels, on the far side of its own two."""
+    module = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, 4, 3, padding=1), nn.PixelShuffle(2))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.rand(parameter.shape) * 0.1 + 0.05)
+    fields = [Field(n, (1, "2*h", "2*w"), "image", range=(-1.0, 1.0)) for n in ("image", "made")]
+    signature = Signature((fields[0],), (fields[1],), radius=3)
+    check_radius(translating(module, signature))
+    with pytest.raises(ExportError, match="A radius of 2 pixels"):
+        check_radius(translating(module, dataclasses.replace(signature, radius=2)))
+
+
+def test_along_a_fixed_axis_there_is_no_radius() -> None:
+    class Rows(nn.Module):
+        """Sees a whole column, and one pixel to the side."""
+
+        def forward(self, image: Tensor) -> Tensor:
+            rows = image.mean(2, keepdim=True) + image
+            return rows + nn.functional.pad(rows, (1, 0))[..., :-1]
+
+    fixed = [Field(n, (1, 8, "w"), "image", range=(-1.0, 1.0)) for n in ("image", "made")]
+    signature = Signature((fixed[0],), (fixed[1],), radius=1)
+    check_radius(translating(Rows(), signature))
+    with pytest.raises(ExportError, match="A radius of 0 pixels"):
+        check_radius(translating(Rows(), dataclasses.replace(signature, radius=0)))
+
+
+class Flat(nn.Module):
+    """A linear layer of 64 pixels a side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64 * 64, 64 * 64)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.linear(image.flatten(1)).reshape(image.shape)
+
+
+class Added(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("picture", torch.rand(1, 64, 64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.get_buffer("picture")
+
+
+class Cropped(nn.Module):
+    """Of more than 32 pixels the first 64."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image[..., :64] if image.shape[3] > 4 else image[..., :1]
+
+
+@pytest.mark.parametrize("kind", [Flat, Added])
+def test_a_generator_of_one_size_alone_is_refused(kind: Callable[[], nn.Module]) -> None:
+    source = of_image(kind())
+    check_isolation(source)  # at the example's size, which is its own
+    with pytest.raises(
+        ExportError, match=r"another size\. 1 x 1 pixels: RuntimeError|another shape"
+    ):
+        check_sizes(source)
+
+
+def test_an_output_of_another_size_than_the_signature_says_is_refused() -> None:
+    check_isolation(of_image(Cropped()))
+    with pytest.raises(ExportError, match="another shape than its signature says"):
+        check_sizes(of_image(Cropped()))
+    with pytest.raises(ExportError, match="another shape than its signature says"):
+        check_isolation(of_image(nn.Identity(), factor=2))
+
+
+def test_the_least_size_is_what_the_signature_says() -> None:
+    reflecting = nn.Sequential(nn.ReflectionPad2d(3), conv((7, 7), (0, 0)))
+    check_sizes(of_image(reflecting, least=4))
+    with pytest.raises(ExportError, match=r"3 x 3 pixels.*raise least in graphs"):
+        check_sizes(of_image(reflecting, least=3))
+
+
+def test_the_sizes_that_are_tried_are_the_least_and_two_of_other_proportions() -> None:
+    signature = of_image(nn.Identity(), least=2).signature
+    assert other_sizes(signature) == [{"h": 2, "w": 2}, {"h": 3, "w": 5}, {"h": 8, "w": 4}]
+    assert other_sizes(source_of(nn.Identity()).signature) == []
+
+
+def test_samples_that_see_one_anothers_images_are_refused() -> None:
+    class Mixed(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image + image.mean(0, keepdim=True)
+
+    check_isolation(of_image(nn.Tanh()))
+    with pytest.raises(ExportError, match="depends on the other samples"):
+        check_isolation(of_image(Mixed()))
+
+
+def test_images_of_the_proof_are_of_bytes_and_masks_of_0_and_1() -> None:
+    drawn = draw_inputs((PICTURE, MASK), 4, sizes={"h": 9, "w": 5})
+    image, mask = drawn["image"], drawn["mask"]
+    assert image.shape == mask.shape == (4, 1, 9, 5) and image.dtype == mask.dtype == np.float32
+    steps = image.astype(np.float64) * 127.5 + 127.5
+    assert np.abs(steps - np.rint(steps)).max() < 1e-4
+    assert image.min() < -0.8 and image.max() > 0.8
+    assert set(np.unique(mask)) == {0.0, 1.0} and 0.3 < mask.mean() < 0.7
+    again = draw_inputs((PICTURE, MASK), 4, sizes={"h": 9, "w": 5})
+    assert all(np.array_equal(drawn[name], again[name]) for name in drawn)

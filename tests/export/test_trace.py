@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import sympy
 import torch
@@ -12,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from gan.export.trace import check_ranges, dynamic_axes, export_program
+from gan.export.trace import check_ranges, dynamic_axes, export_program, trace_sizes
 from gan.runtime import ExportError
-from gan.runtime.signature import Field
+from gan.runtime.signature import Field, Signature
 
 SYMBOL = sympy.Symbol("s0")
 
@@ -86,3 +88,81 @@ def test_a_graph_of_any_forward_has_its_inputs_by_name_and_a_batch_axis_each(
     for value in (*model.graph.input, *model.graph.output):
         batch, width = value.type.tensor_type.shape.dim
         assert batch.dim_param == "batch" and width.dim_value == 4
+
+
+# Dynamic axes of images.
+
+
+class Twice(nn.Module):
+    """An image and a mask to an image of twice the size."""
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(image * mask, scale_factor=2.0)
+
+
+IMAGE = Field("image", (3, "4*h", "4*w"), "image", range=(-1.0, 1.0))
+MASK = Field("mask", (1, "4*h", "4*w"), "mask", range=(0.0, 1.0))
+LARGE = Field("large", (3, "8*h", "8*w"), "image", range=(-1.0, 1.0))
+
+
+def test_two_inputs_share_their_axes_which_are_multiples() -> None:
+    first, second = dynamic_axes(Twice(), [IMAGE, MASK])
+    assert first[0] == second[0] == "batch" and set(first) == set(second) == {0, 2, 3}
+    for axis, name in ((2, "h"), (3, "w")):
+        assert first[axis].root is second[axis].root and first[axis].root.__name__ == name
+        assert first[axis].__name__ == f"4*{name}"
+
+
+def test_an_axis_that_is_a_number_is_fixed_and_a_plain_name_is_an_axis() -> None:
+    mixed = Field("image", (3, 8, "w"), "image")
+    (axes,) = dynamic_axes(Defaults(), [mixed])
+    assert set(axes) == {0, 3} and axes[3].__name__ == "w"
+    (axes,) = dynamic_axes(Defaults(), [Field("image", (3, 8, 8), "image")])
+    assert axes == AXIS
+
+
+def test_a_graph_holds_for_all_sizes_of_its_axes() -> None:
+    sizes = trace_sizes(Signature((IMAGE, MASK), (LARGE,)))
+    inputs = tuple(torch.rand(3, *field.shape_at(sizes)) for field in (IMAGE, MASK))
+    program = export_program(Twice().eval(), inputs, [IMAGE, MASK], ["y"], 20)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    for batch, h, w in ((1, 1, 1), (2, 1, 5), (4, 7, 3)):
+        image, mask = (
+            torch.rand(batch, *field.shape_at({"h": h, "w": w})) for field in (IMAGE, MASK)
+        )
+        (made,) = session.run(None, {"image": image.numpy(), "mask": mask.numpy()})
+        np.testing.assert_allclose(made, Twice()(image, mask).numpy(), atol=1e-6)
+    assert made.shape == (4, 3, 56, 24)
+
+
+class Fixed(nn.Module):
+    """Adds a picture of the size that it was traced with."""
+
+    def __init__(self, h: int, w: int) -> None:
+        super().__init__()
+        self.register_buffer("picture", torch.rand(3, h, w))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.get_buffer("picture")
+
+
+def test_a_network_of_one_size_alone_cannot_be_traced() -> None:
+    sizes = trace_sizes(Signature((IMAGE,), (IMAGE,)))
+    shape = IMAGE.shape_at(sizes)
+    with pytest.raises(Exception, match=r"[hw]"):
+        export_program(Fixed(*shape[1:]).eval(), (torch.rand(3, *shape),), [IMAGE], ["y"], 20)
+
+
+@pytest.mark.parametrize("least", [1, 2, 3, 5])
+@pytest.mark.parametrize("factors", [(1, 1), (4, 4), (7, 8), (8, 7), (64, 64), (256, 32), (21, 3)])
+def test_sizes_to_trace_with_are_neither_1_nor_the_batch_nor_alike(
+    factors: tuple[int, int], least: int
+) -> None:
+    """Torch would take them for constants, or for one another."""
+    axes = [f"{factor}*{name}" for factor, name in zip(factors, "hw", strict=True)]
+    field = Field("image", (3, *axes), "image")
+    sizes = trace_sizes(Signature((field,), (field,), least=least))
+    assert len({1, 3, *sizes.values()}) == 4
+    assert all(size >= least for size in sizes.values())
+    assert all(size <= max(least, 64 // f) + 3 for size, f in zip(sizes.values(), factors, strict=True))  # fmt: skip
+    assert trace_sizes(Signature((Field("z", (4,)),), (Field("y", (4,)),))) == {}

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize, pad
+from torch.nn.functional import conv2d, cross_entropy, normalize, pad
 
 from ...runtime.errors import InputError
 from ...runtime.signature import Field
@@ -80,7 +80,12 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.head(self.layers(x))  # (B, out)
-        return y / (y.square().sum(1, keepdim=True) + 1e-8).sqrt() if self.unit else y
+        if not self.unit:
+            return y
+        # a convolution and not a sum over features: onnxruntime's sum rounds otherwise in a batch of one
+        ones = y.new_ones(1, y.shape[1], 1, 1)
+        squared = conv2d(y.square()[:, :, None, None], ones)[:, :, 0, 0]  # (B, 1)
+        return y / (squared + 1e-8).sqrt()
 
 
 def plan_of(data: DataInfo) -> tuple[int, int]:
