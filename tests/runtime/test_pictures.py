@@ -194,6 +194,13 @@ def test_the_orientation_in_exif_turns_colour_and_alpha(orientation: int) -> Non
 # Colour profiles
 
 
+def tag(data: bytes | bytearray, name: bytes) -> int:
+    """Where a tag of a profile begins."""
+    (count,) = struct.unpack_from(">I", data, 128)
+    entries = (struct.unpack_from(">4sI", data, 132 + 12 * i) for i in range(count))
+    return next(offset for known, offset in entries if known == name)
+
+
 def swapped() -> bytes:
     """A profile of a display whose red and green lamps are exchanged: sRGB's, two tags' places swapped."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -207,15 +214,12 @@ def swapped() -> bytes:
 def wide() -> bytes:
     """The swapped profile's tame neighbour: one whose red primary is as far out as can be coded."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    (count,) = struct.unpack_from(">I", data, 128)
-    places = {bytes(data[132 + 12 * i :][:4]): 132 + 12 * i + 4 for i in range(count)}
     for name, xyz in {
         b"rXYZ": (0.6097, 0.3111, 0.0195),  # Adobe RGB (1998), adapted to D50
         b"gXYZ": (0.2053, 0.6257, 0.0609),
         b"bXYZ": (0.1492, 0.0632, 0.7446),
     }.items():
-        (offset,) = struct.unpack_from(">I", data, places[name])
-        struct.pack_into(">3i", data, offset + 8, *(round(v * 65536) for v in xyz))
+        struct.pack_into(">3i", data, tag(data, name) + 8, *(round(v * 65536) for v in xyz))
     return bytes(data)
 
 
@@ -253,6 +257,37 @@ def test_a_wide_gamut_becomes_srgb_by_the_matrix() -> None:
 def test_an_srgb_profile_changes_no_byte() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     same(read(encoded(RGB, icc_profile=profile)), RGB)
+
+
+def test_a_profile_within_a_step_of_srgb_changes_no_byte() -> None:
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    offset = tag(data, b"rXYZ") + 8
+    (x,) = struct.unpack_from(">i", data, offset)
+    struct.pack_into(">i", data, offset, x + 20)
+    image = Image.fromarray(RNG.integers(0, 256, (256, 256, 3), np.uint8))
+    srgb = ImageCms.createProfile("sRGB")
+    moved = ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(data)), srgb)
+    steps = np.abs(np.asarray(moved).astype(int) - np.asarray(image))
+    assert steps.max() == 1  # so there is something to leave out
+    same(read(encoded(image, icc_profile=bytes(data))), np.asarray(image))
+
+
+def test_a_profile_of_grey_is_converted() -> None:
+    """A profile of linear light, written by hand (ICC.1:2010, sections 7.2 and 10)."""
+    white = struct.pack(">4s4x3i", b"XYZ ", 63190, 65536, 54061)  # D50
+    curve = struct.pack(">4s4xI", b"curv", 0)  # the identity
+    places = (2, b"wtpt", 156, 20, b"kTRC", 176, 12)
+    header = struct.pack(
+        ">I4xI4s4s4s12x4s28x3i48x", 188, 0x02400000, b"mntr", b"GRAY", b"XYZ ", b"acsp",
+        63190, 65536, 54061,
+    )  # fmt: skip
+    profile = header + struct.pack(">I4s2I4s2I", *places) + white + curve
+    assert len(profile) == 188
+    made = read(encoded(np.dstack([GREY, ALPHA]), icc_profile=profile))
+    assert made.colour.shape == (5, 7, 1)
+    light = GREY > 60  # of the darkest, lcms makes something else by its 8-bit tables
+    assert np.abs(made.colour[..., 0] - coded(GREY / 255.0))[light].max() <= 2
+    np.testing.assert_array_equal(made.alpha, ALPHA)
 
 
 @pytest.mark.parametrize("profile", [b"\0" * 400, b"x", swapped()[:200]])

@@ -308,6 +308,17 @@ def test_a_model_that_takes_an_image_is_not_sampled() -> None:
         model().sample(1, seed=0)
 
 
+def test_a_model_that_saw_the_alpha_decides_what_becomes_of_it() -> None:
+    assert model(channels=4, made=3).translate(noise(4, 4, 4)).shape == (4, 4, 3)
+
+
+def test_inputs_larger_than_the_output_are_bounded_too() -> None:
+    generator = opened(translating_model(channels=4, made=1), max_output_bytes=20_000)
+    assert generator(image=noise(70, 70, 4))["made"].nbytes == 4_900
+    with pytest.raises(InputError, match="1 of 20164 bytes"):
+        generator(image=noise(71, 71, 4))
+
+
 # Tiles
 
 
@@ -370,13 +381,13 @@ def test_a_small_overlap_is_blended_and_comes_near() -> None:
 def test_the_seam_is_a_straight_ramp_and_rows_do_not_matter() -> None:
     rows, columns = Row(4, 4, 0, 1, True), Row(12, 6, 2, 1, True)
     canvas = np.zeros((4, 12, 1), np.uint8)
-    values = iter((0, 80))
+    values = iter((0, 81))
 
     def run(y: tuple[int, int], x: tuple[int, int]) -> Pixels:
         return np.full((y[1] - y[0], x[1] - x[0], 1), next(values), np.uint8)
 
     made = run_tiles(rows, columns, canvas, run)
-    assert made[0, :, 0].tolist() == [0] * 4 + [10, 30, 50, 70] + [80] * 4
+    assert made[0, :, 0].tolist() == [0] * 4 + [10, 30, 51, 71] + [81] * 4
     assert (made == made[:1]).all()
 
 
@@ -447,6 +458,8 @@ def test_an_image_too_large_for_one_run_says_that_tiles_are_the_way() -> None:
     ):
         generator.translate(image)
     assert off(generator.translate(image, tile=32), opened(data).translate(image)) <= 1
+    with pytest.raises(InputError, match="1 of 120000 bytes"):
+        generator.translate(image, tile=100)
     with pytest.raises(InputError, match="The result has 90000 bytes"):
         generator.translate(noise(100, 300), tile=32)
     unbounded = opened(translating_model(bounded=False, uint8=False), max_output_bytes=60_000)
