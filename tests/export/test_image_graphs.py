@@ -281,7 +281,7 @@ def test_outside_the_hole_a_float_file_gives_the_inputs_bits(floats: Callable[[s
     generator = Generator(floats("unet"), device="cpu")
     random = np.random.default_rng(0)
     image = random.uniform(-1, 1, (4, 3, 12, 20)).astype(np.float32)
-    image[0, :, 0, :4] = np.float32([[-0.0, 1.0, -1.0, 1e-38]])
+    image[0, :, 0, :4] = np.array([-0.0, 1.0, -1.0, 1e-38], np.float32)
     mask = random.integers(0, 2, (4, 1, 12, 20)).astype(np.float32)
     mask[0, 0, 0, :4] = 0
     (made,) = generator(image=image, mask=mask).values()
