@@ -282,14 +282,11 @@ class Training:
 
     @contextlib.contextmanager
     def _foresight(self, player: Player, batch: Batch) -> Iterator[None]:
-        """For an unrolling player the others' networks are those of some moves later, as functions of its own.
-
-        Only of those that move in this stage.
-        """
+        """For an unrolling player the networks of its opponents, the players of the other side, are those of some moves
+        later, as functions of its own. One that has nothing due in this stage stays."""
         present = self.networks
-        moving = {turn.player for turn in self.stages[self.stage_number].turns}
         for name, other in self.players.items() if player.unroll else ():
-            if other is not player and name in moving and self._due(other):
+            if other.averaged != player.averaged and self._due(other):
                 loss = functools.partial(self._loss_with, other, batch)
                 self.networks = self.networks | foresee(
                     other, present, self.optimizers[name], loss, player.unroll
