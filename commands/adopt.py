@@ -44,7 +44,7 @@ def adopt(
     where = f", at {adopted.key}" if adopted.key else ""
     typer.echo(f"Recognised: {adopted.title}{where}")
     settings = ", ".join(
-        f"{name} {value}" for name, value in adopted.options.items() if value != ""
+        f"{name} {value}" for name, value in adopted.options.items() if value not in ("", False)
     )
     typer.echo(f"  {adopted.system}: {settings}; {adopted.parameters:,} parameters")
     typer.echo(f"Wrote {output} ({output.stat().st_size / 1e6:.2f} MB)")

@@ -307,7 +307,7 @@ def _choose(path: Path, matches: list[Match], key: str | None) -> Match:
     """The match that was asked for, or the only one; an average goes before what it is the average of."""
     chosen = [match for match in matches if key in (None, match.key)]
     averages = [match for match in chosen if "ema" in match.key.lower()]
-    chosen = averages if key is None and averages else chosen
+    chosen = averages or chosen
     if len(chosen) != 1:
         raise CheckpointError(
             f"{path} holds several networks that are recognised"

@@ -177,6 +177,7 @@ class TutorialLayout(Layout):
         options: dict[str, int | str] = {
             "latent": size(shapes, "main.0.weight", 0, 100),
             "width": c[-1],
+            "labels": False,  # though data to train on with may have some
             "widths": "" if regular else ",".join(map(str, c)),
         }
         return Reading(f"{self.title}, {side} pixels", options, data, names)
