@@ -41,7 +41,8 @@ def adopt(
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(adopted), indent=2, ensure_ascii=False))
         return
-    typer.echo(f"Recognised: {adopted.title} ({adopted.key})")
+    where = f", at {adopted.key}" if adopted.key else ""
+    typer.echo(f"Recognised: {adopted.title}{where}")
     settings = ", ".join(
         f"{name} {value}" for name, value in adopted.options.items() if value != ""
     )

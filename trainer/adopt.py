@@ -35,14 +35,13 @@ STEPS = 25_000  # of a run that trains on, unless it is told another number
 CHANNELS = (1, 3, 4)  # of an image file
 DEPTH, MOST_ENTRIES = 3, 100  # of the dicts in a file in which weights are looked for
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-BARE = "(the whole file)"
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """What was recognised. key: where in the file it stood. sha256: of the file."""
+    """What was recognised. key: where in the file it stood, empty for the whole of it. sha256: of the file."""
 
     title: str
     key: str
@@ -202,14 +201,18 @@ def _entries(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str,
     if not isinstance(content, Mapping):
         return
     state = {name: v for name, v in content.items() if isinstance(name, str) and _is_tensor(v)}
-    for wrapper in WRAPPERS:
-        if state and all(name.startswith(wrapper) for name in state):
-            state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
     if state:
-        yield key or BARE, state
+        yield key, _unwrapped(state)
     for name, value in content.items() if depth < DEPTH else ():
         if isinstance(name, str):
             yield from _entries(value, f"{key}/{name}" if key else name, depth + 1)
+
+
+def _unwrapped(state: State) -> State:
+    for wrapper in WRAPPERS:
+        if all(name.startswith(wrapper) for name in state):
+            return _unwrapped({name.removeprefix(wrapper): t for name, t in state.items()})
+    return state
 
 
 def _parts(key: str, state: State) -> Iterator[tuple[str, State]]:
@@ -220,7 +223,7 @@ def _parts(key: str, state: State) -> Iterator[tuple[str, State]]:
         if dot:
             parts.setdefault(first, {})[rest] = tensor
     for first, part in parts.items():
-        yield (f"{key}/{first}" if key != BARE else first), part
+        yield (f"{key}/{first}" if key else first), part
 
 
 def _is_tensor(value: Any) -> bool:
@@ -296,7 +299,7 @@ def _nearest(tried: list[Match]) -> str:
     match = min(tried, key=lambda match: (len(match.differences), -match.shared))
     others = len(match.differences) - 1
     more = f", and {others} other difference{'s' * (others > 1)}" if others else ""
-    where = f" (at {match.key!r:.60})" if match.key != BARE else ""
+    where = f" (at {match.key!r:.60})" if match.key else ""
     return f"Nearest is {match.reading.title}{where}, but {match.differences[0]}{more}"
 
 
@@ -310,7 +313,7 @@ def _choose(path: Path, matches: list[Match], key: str | None) -> Match:
             f"{path} holds several networks that are recognised"
             if key is None
             else f"{path} holds no such network",
-            seen=f"Recognised at {', '.join(f'{match.key:.60}' for match in matches)}",
+            seen=f"Recognised at {', '.join(f'{match.key!r:.60}' for match in matches)}",
             repair="Choose one with --key",
         )
     (match,) = chosen

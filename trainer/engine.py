@@ -31,7 +31,7 @@ from .windows import cut, flips, mirror, places, zoomed_size
 logger = logging.getLogger("gan.trainer")
 
 MAX_SKIPPED_IN_A_ROW = 10
-EXAMPLES = 256
+EXAMPLES, EXAMPLE_VALUES = 256, 256 * 3 * 64 * 64
 
 
 @dataclass
@@ -359,9 +359,10 @@ class Training:
 
     @property
     def examples(self) -> Batch:
-        """Up to EXAMPLES of the data, evenly chosen, prepared as a batch; always the same."""
+        """Up to EXAMPLES of the data, fewer of large images, evenly chosen, prepared as a batch; always the same."""
         if self._examples is None:
-            count = min(EXAMPLES, len(self.data))
+            fitting = max(16, EXAMPLE_VALUES // math.prod(self.data.info.shape))
+            count = min(EXAMPLES, fitting, len(self.data))
             rows = torch.linspace(0, len(self.data) - 1, count).long()
             batch: Batch = {"real": self.data.samples_of(rows, self.device)}
             if self.system.classes:

@@ -37,7 +37,10 @@ class RRDB(nn.Sequential):
         super().__init__(*(DenseBlock(c, growth) for _ in range(3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + SHARE * super().forward(x)
+        h = x
+        for block in self:
+            h = block(h)
+        return x + SHARE * h
 
 
 class RRDBNet(nn.Module):

@@ -53,13 +53,13 @@ def whole(about: Translating, image: Pixels, **more: NDArray[Any]) -> Pixels:
     given = {"image": fitted(image)} | {
         name: fitted(array) if array.ndim == 3 else array for name, array in more.items()
     }
-    if not about.bytes:
+    if not about.uint8:
         given = {
             n: a.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1 if n == "image" else a
             for n, a in given.items()
         }
     made = bare_run(about.file, given)[0]
-    if not about.bytes:
+    if not about.uint8:
         made = np.rint(np.clip(made * 127.5 + 127.5, 0, 255)).astype(np.uint8).transpose(1, 2, 0)
     return made[: height * about.scale, : width * about.scale]
 
@@ -67,19 +67,19 @@ def whole(about: Translating, image: Pixels, **more: NDArray[Any]) -> Pixels:
 # The generator called with pictures.
 
 
-@pytest.mark.parametrize("bytes_", [True, False])
+@pytest.mark.parametrize("uint8", [True, False])
 @pytest.mark.parametrize(("factor", "scale"), [(1, 4), (4, 1), (4, 2), (1, 1)])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2), (5, 9), (8, 16), (17, 6)])
 def test_any_size_is_padded_run_and_cropped(
-    factor: int, scale: int, height: int, width: int, bytes_: bool
+    factor: int, scale: int, height: int, width: int, uint8: bool
 ) -> None:
-    about = Translating(factor=factor, scale=scale, bytes=bytes_)
+    about = Translating(factor=factor, scale=scale, uint8=uint8)
     image, generator = noise(height, width), opened(about.file)
     expected = whole(about, image)
     assert expected.shape == (height * scale, width * scale, 3)
     np.testing.assert_array_equal(generator.translate(image), expected)
     made = generator(image=image)["made"]
-    if bytes_:
+    if uint8:
         np.testing.assert_array_equal(made, expected[None])
     else:
         assert made.shape == (1, 3, height * scale, width * scale)
@@ -92,9 +92,9 @@ def test_an_image_smaller_than_the_least_is_padded_up_to_it() -> None:
     np.testing.assert_array_equal(opened(about.file).translate(image), whole(about, image))
 
 
-@pytest.mark.parametrize("bytes_", [True, False])
-def test_a_call_takes_an_image_in_many_forms(tmp_path: Path, bytes_: bool) -> None:
-    about = Translating(factor=2, bytes=bytes_)
+@pytest.mark.parametrize("uint8", [True, False])
+def test_a_call_takes_an_image_in_many_forms(tmp_path: Path, uint8: bool) -> None:
+    about = Translating(factor=2, uint8=uint8)
     generator = opened(about.file)
     image = noise(6, 9)
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -119,7 +119,7 @@ def test_a_call_takes_an_image_in_many_forms(tmp_path: Path, bytes_: bool) -> No
 
 
 def test_a_float_file_takes_floats_as_ever() -> None:
-    about = Translating(factor=2, bytes=False)
+    about = Translating(factor=2, uint8=False)
     x = RNG.uniform(-1, 1, (2, 3, 4, 6)).astype(np.float32)
     np.testing.assert_array_equal(
         opened(about.file)(image=x)["made"], bare_run(about.file, {"image": x})
@@ -229,9 +229,9 @@ def test_a_model_of_four_channels_gets_alpha_and_gives_its_own() -> None:
     np.testing.assert_array_equal(opened(about.file).translate(rgba[..., :3]), expected)
 
 
-@pytest.mark.parametrize("bytes_", [True, False])
-def test_a_mask_is_an_image_of_its_own(tmp_path: Path, bytes_: bool) -> None:
-    generator = model(mask=True, factor=2, bytes=bytes_)
+@pytest.mark.parametrize("uint8", [True, False])
+def test_a_mask_is_an_image_of_its_own(tmp_path: Path, uint8: bool) -> None:
+    generator = model(mask=True, factor=2, uint8=uint8)
     image, mask = noise(6, 9), noise(6, 9, 1)
     expected = generator.translate(image, mask=np.where(mask > 127, 255, 0).astype(np.uint8))
     np.testing.assert_array_equal(generator.translate(image, mask=mask), expected)
@@ -315,9 +315,9 @@ STEPS = [
     Translating(factor=1, scale=4),
     Translating(factor=4, scale=1, padding="reflect", least=2),
     Translating(factor=2, scale=2, padding="edge"),
-    Translating(factor=1, scale=4, bytes=False),
+    Translating(factor=1, scale=4, uint8=False),
     Translating(factor=4, scale=1, mask=True, latent=True),
-    Translating(factor=4, scale=1, mask=True, bytes=False, padding="reflect", least=2),
+    Translating(factor=4, scale=1, mask=True, uint8=False, padding="reflect", least=2),
 ]
 
 
@@ -439,7 +439,7 @@ def test_a_model_that_reads_the_whole_image_is_not_run_in_tiles() -> None:
 
 
 def test_an_image_too_large_for_one_run_says_that_tiles_are_the_way() -> None:
-    data = translating_model(scale=1, bytes=False)
+    data = translating_model(scale=1, uint8=False)
     generator = opened(data, max_output_bytes=60_000)
     image = noise(100, 100)
     with pytest.raises(
@@ -449,7 +449,7 @@ def test_an_image_too_large_for_one_run_says_that_tiles_are_the_way() -> None:
     assert off(generator.translate(image, tile=32), opened(data).translate(image)) <= 1
     with pytest.raises(InputError, match="The result has 90000 bytes"):
         generator.translate(noise(100, 300), tile=32)
-    unbounded = opened(translating_model(bounded=False, bytes=False), max_output_bytes=60_000)
+    unbounded = opened(translating_model(bounded=False, uint8=False), max_output_bytes=60_000)
     with pytest.raises(InputError) as caught:
         unbounded.translate(image)
     assert "tile" not in str(caught.value)

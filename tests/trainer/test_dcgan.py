@@ -218,3 +218,23 @@ def test_widths_halve_towards_the_image() -> None:
     assert all(a.out_channels == b.in_channels for a, b in pairwise(convolutions))
     weights: list[Tensor] = [m.weight for m in convolutions]
     assert [tuple(w.shape[2:]) for w in weights] == [(4, 4)] * 5
+
+
+@pytest.mark.parametrize(
+    "widths", ["8", "8,4,2", "8,", "8,x", "8,0", "8,-4", "8,65536", "8,4.0", " ", "8,²", ","]
+)
+def test_widths_that_are_not_one_for_each_map_are_refused(widths: str) -> None:
+    with pytest.raises(InputError, match="Give 2 numbers"):
+        plan(DataInfo((3, 16, 16)), 8, widths)
+
+
+def test_widths_are_those_of_both_networks() -> None:
+    assert plan(DataInfo((3, 16, 16)), 8, " 9, 5") == (4, [9, 5])
+    data = DataInfo((3, 16, 16))
+    networks = system(data, widths="9,5").networks()
+    shapes = {
+        name: [p.shape[1] for p in n.parameters() if p.ndim == 4] for name, n in networks.items()
+    }
+    assert shapes == {"G": [9, 5, 3], "D": [3, 5, 9]}
+    with pytest.raises(InputError, match="The setting widths was refused"):
+        system(data, widths="9")
