@@ -302,7 +302,7 @@ def test_a_run_on_pairs_is_resumed_with_the_same_partners_only(
     ready = plan(request)
     assert ready.data.arrangement == "pairs" and ready.data.partners is not None
     assert np.array_equal(ready.data.samples[:, :, ::-1], ready.data.partners)
-    assert ready.system.data.partner == (1, 8, 8) and ready.system.classes == ()
+    assert ready.system.data.partner == (1, 8, 8) and ready.system.classes == ("0", "1", "2", "3")
     outcome = train(request)
     assert content(outcome)["data"]["info"]["partner"] == [1, 8, 8]
     assert Checkpoint.load(outcome.folder.checkpoint).data == ready.data.info
