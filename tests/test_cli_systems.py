@@ -21,7 +21,8 @@ from gan.trainer.parts import DataInfo
 
 runner = CliRunner()
 NAMES = [
-    "cgan", "dcgan", "gan", "msg-gan", "progressive", "r3gan", "stylegan2", "unrolled", "wgan", "wgan-gp",
+    "cgan", "cyclegan", "dcgan", "face-aging", "gan", "inpainting", "msg-gan", "pix2pix", "progressive", "r3gan",
+    "srgan", "stylegan2", "unrolled", "wgan", "wgan-gp",
 ]  # fmt: skip
 TINY = ["--set", "width=8", "--set", "depth=2", "--batch-size", "8", "--threads", "1"]
 
