@@ -292,7 +292,7 @@ TRIALS = {
          "g_learning_rate": 1e-3, "d_learning_rate": 1e-3},
     ),
     "face-aging": Trial(
-        "face-aging", "persons", 5_000, aged,
+        "face-aging", "persons", 3_000, aged,
         {"width": 24, "latent": 32, "e_width": 16, "embedded": 64, "batch_size": 32, "r1": 0.5, "penalty_every": 8,
          "beta1": 0.0, "beta2": 0.99, "g_learning_rate": 1e-3, "d_learning_rate": 1e-3,
          "minibatch_deviation": True, "gan_share": 0.7, "embedder_share": 0.12},

@@ -271,11 +271,13 @@ class FaceAging(DCGAN):
 
 
 def view(x: Tensor, source: torch.Generator) -> Tensor:
-    """Another look at the same face: moved by up to a sixteenth, brighter or darker, noisy."""
+    """Another look at the same face: moved by up to a sixteenth, noisy.
+
+    Not brighter or darker: the tone of the skin is a part of who it is.
+    """
     reach = max(1, x.shape[2] // 16)
     down, right = torch.randint(0, 2 * reach + 1, (2,), generator=source, device=x.device).tolist()
     h, w = x.shape[2:]
     x = pad(x, (reach,) * 4, "replicate")[:, :, down : down + h, right : right + w]
-    light = torch.rand((len(x), 1, 1, 1), generator=source, device=x.device) * 0.2 - 0.1
     noise = torch.randn(x.shape, generator=source, device=x.device)
-    return x + light + 0.05 * noise
+    return x + 0.05 * noise
