@@ -179,7 +179,7 @@ def filled(generator: Generator, folder: Path) -> list[Row]:
     ]
 
 
-AGES, GALLERY = 4, 40
+AGES, GALLERY, FACES = 4, 40, 80
 
 
 @cache
@@ -228,9 +228,9 @@ def aged(generator: Generator, folder: Path) -> list[Row]:
         right = classify(judge, to_tensor(channels_first(images))) == torch.from_numpy(ages)
         return float(right.float().mean())
 
-    x, own, identity = faces(COUNT, 32, seed=1)
+    x, own, identity = faces(FACES, 32, seed=1)
     target = (own + 2) % AGES
-    truth = last(faces(COUNT, 32, seed=2, age=target, identity=identity)[0])
+    truth = last(faces(FACES, 32, seed=2, age=target, identity=identity)[0])
     path = folder / "model.onnx"
     encode, embed, age = (
         Generator(sibling(path, name), device="cpu") for name in ("encode", "embed", "age")
@@ -239,9 +239,9 @@ def aged(generator: Generator, folder: Path) -> list[Row]:
     start = encode(image=given)["z"]
     begin = time.perf_counter()
     found = search(encode, generator, embed, given, label=own.tolist())
-    seconds = (time.perf_counter() - begin) / COUNT
+    seconds = (time.perf_counter() - begin) / FACES
     made = {
-        "random z": generator.sample(COUNT, seed=5, label=target.tolist()),
+        "random z": generator.sample(FACES, seed=5, label=target.tolist()),
         "encoder": generator(z=start, label=target)["face"],
         "latent search": generator(z=found.z, label=target)["face"],
         "one shot": age(image=given, label=target)["face"],
@@ -292,7 +292,7 @@ TRIALS = {
          "g_learning_rate": 1e-3, "d_learning_rate": 1e-3},
     ),
     "face-aging": Trial(
-        "face-aging", "persons", 5_000, aged,
+        "face-aging", "persons", 3_000, aged,
         {"width": 24, "latent": 32, "e_width": 16, "embedded": 64, "batch_size": 32, "r1": 0.5, "penalty_every": 8,
          "beta1": 0.0, "beta2": 0.99, "g_learning_rate": 1e-3, "d_learning_rate": 1e-3,
          "minibatch_deviation": True, "gan_share": 0.7, "embedder_share": 0.12},

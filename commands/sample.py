@@ -266,7 +266,7 @@ def write_files(
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.stem.isdecimal() and int(path.stem) in wanted:
             refuse_existing(path_of(int(path.stem) - start), force)
-    folder.mkdir(parents=True, exist_ok=True)
     chunks = generator.stream(count, **asked)
+    folder.mkdir(parents=True, exist_ok=True)
     written = save_all((image for chunk in chunks for image in chunk), path_of)
     typer.echo(f"Wrote {written} images to {folder}/ (seed {asked['seed']}, {generator.device})")

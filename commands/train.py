@@ -19,7 +19,7 @@ Fit = Literal["crop", "pad", "stretch", "tiles"]
 Channels = Literal["auto", "1", "3", "4"]
 DATA = (
     "A folder or zip of images, classes as sub-folders; or built-in: digits (the default), stacked-digits, shapes, "
-    "faces (4 ages), edges (pairs), warm-cold (two sets), ring, grid."
+    "faces (4 ages), persons (pairs of them), edges (pairs), warm-cold (two sets), ring, grid."
 )
 SYSTEM = (
     "A system's name, or your own .py file; `gan systems` lists them. Default: cgan for labelled images, dcgan for "

@@ -142,6 +142,7 @@ def write(translator: Translator, job: Job, beside: bool) -> str:
     height, width = made.shape[:2]
     if beside:
         made = side_by_side(picture.resized(height, width).pixels(4), made)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
     save(made, job.target, lossy=True)
     return f"{width} x {height} pixels"
 
@@ -164,7 +165,6 @@ def write_all(translator: Translator, jobs: list[Job], beside: bool) -> list[str
     try:
         for number, job in enumerate(jobs, start=1):
             try:
-                job.target.parent.mkdir(parents=True, exist_ok=True)
                 write(translator, job, beside)
             except InputError as error:
                 told = f"{error}"

@@ -20,6 +20,7 @@ from .inputs import (
     Array,
     Given,
     between,
+    check_drawable,
     check_input,
     draw_field,
     has_shape,
@@ -281,6 +282,8 @@ class Generator:
         latents.check_uint64("seed", seed)
         start = latents.check_uint64("start", start)
         latents.check_uint64("index of the last image", start + count - 1)
+        for field in self.signature.inputs:
+            check_drawable(field)
         labels = self.labels(label, count)
         self._check_truncation(truncation)
         each = self._noise_for_each(noise)

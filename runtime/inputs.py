@@ -25,15 +25,9 @@ def draw_field(field: Field, seed: int, indices: Sequence[int], *, each: bool = 
 
     each: also of an input that is shared by all images, where it is a read-only view of one draw.
     """
+    check_drawable(field)
     draw, count = field.draw, len(indices)
-    if draw is None or not all(isinstance(axis, int) for axis in field.shape):
-        call = f"Call the generator with it: generator({field.name}=...)"
-        translate = "Use `gan translate MODEL IN OUT`, or generator.translate(image)"
-        raise InputError(
-            f"Input {field.name} cannot be drawn",
-            seen="It is the caller's to give",
-            repair=translate if is_picture(field) else call,
-        )
+    assert draw is not None
     shape = (count, *(int(axis) for axis in field.shape))
     if draw.kind == "fixed":
         return np.full(shape, draw.value, field.dtype)
@@ -48,6 +42,19 @@ def draw_field(field: Field, seed: int, indices: Sequence[int], *, each: bool = 
     else:
         values = latents.choices(drawn, class_count(field))
     return values.reshape(shape).astype(field.dtype, copy=False)
+
+
+def check_drawable(field: Field) -> None:
+    """`InputError` for an input that only the caller can give."""
+    if field.draw is not None and all(isinstance(axis, int) for axis in field.shape):
+        return
+    call = f"Call the generator with it: generator({field.name}=...)"
+    translate = "Use `gan translate MODEL IN OUT`, or generator.translate(image)"
+    raise InputError(
+        f"Input {field.name} cannot be drawn",
+        seen="It is the caller's to give",
+        repair=translate if is_picture(field) else call,
+    )
 
 
 def stand_in(

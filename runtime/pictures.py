@@ -206,6 +206,8 @@ def _open_file(path: Path) -> IO[bytes]:
         raise InputError(
             "The picture cannot be read", seen="There is no such file", repair="Check the path"
         ) from error
+    except InputError:  # a ValueError too
+        raise
     except (OSError, ValueError) as error:
         seen = (error.strerror if isinstance(error, OSError) else None) or f"{error!s:.200}"
         raise InputError(

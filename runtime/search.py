@@ -154,11 +154,10 @@ def _descend(
 
 def _as(field: Field, images: Array) -> Array:
     """Images as another graph takes or gives them: bytes [N, H, W, C], or floats [N, C, H, W] of [-1, 1]."""
-    if (field.dtype == "uint8") == (images.dtype == np.uint8):
-        return images
-    return np.ascontiguousarray(
-        quantize(np.clip(images, -1, 1)) if field.dtype == "uint8" else dequantize(images)
-    )
+    if images.dtype == np.uint8:
+        return images if field.dtype == "uint8" else dequantize(images)
+    inside = np.clip(images, -1, 1)
+    return np.ascontiguousarray(quantize(inside)) if field.dtype == "uint8" else inside
 
 
 def _labels(generate: Generator, label: Label | None, count: int) -> Array | None:

@@ -55,8 +55,8 @@ class Translator:
         if signature.radius is None:
             raise InputError(
                 "The model cannot be run in tiles",
-                seen="Every place of its output depends on the whole image, as its norms or other layers read all of it",
-                repair="Leave tile out, or train a model whose layers see a bounded part, such as with --set norm=batch",
+                seen="Its signature states no radius: norms or other layers may read the whole image",
+                repair="Leave tile out",
             )
         if len({split_axis(str(axis))[1] for axis in own}) < 2:
             raise InputError(

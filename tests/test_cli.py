@@ -114,7 +114,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     ("arguments", "said"),
     [
         (["train", "nowhere"], "no such file or folder"),
-        (["train", "--system", "biggan"], "Choose one of cgan, dcgan"),
+        (["train", "--system", "biggan"], "Choose one of cgan, cyclegan, dcgan"),
         (["train", "--system", "nowhere.py"], "Check the path"),
         (["train", "--loss", "magic"], "Choose one of non-saturating"),
         (["train", "--resolution", "30"], "four|4, 5, 6 or 7 times"),

@@ -17,12 +17,15 @@ from gan.runtime import Generator
 from gan.runtime.images import scatter
 from gan.trainer import systems
 from gan.trainer.config import GENERAL
+from gan.trainer.data import load_dataset
 from gan.trainer.parts import DataInfo
 
 runner = CliRunner()
 NAMES = [
-    "cgan", "dcgan", "gan", "msg-gan", "progressive", "r3gan", "stylegan2", "unrolled", "wgan", "wgan-gp",
+    "cgan", "cyclegan", "dcgan", "face-aging", "gan", "inpainting", "msg-gan", "pix2pix", "progressive", "r3gan",
+    "srgan", "stylegan2", "unrolled", "wgan", "wgan-gp",
 ]  # fmt: skip
+SUITABLE = {"pairs": "edges", "unpaired": "warm-cold"}
 TINY = ["--set", "width=8", "--set", "depth=2", "--batch-size", "8", "--threads", "1"]
 
 
@@ -268,19 +271,18 @@ def test_the_contradiction_is_found_by_a_dry_run_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dry_run_prints_every_setting_of_the_system(name: str, tmp_path: Path) -> None:
-    data = "ring" if "points" in systems.load(name)[0].kinds else "digits"
-    printed = resolved("train", data, "--system", name)
     kind, _ = systems.load(name)
+    data = "ring" if "points" in kind.kinds else SUITABLE.get(kind.arrangements[0], "digits")
+    printed = resolved("train", data, "--system", name)
     own = {field.name for field in dataclasses.fields(kind.options_type)}
     assert own | set(GENERAL) | {"system", "data", "samples", "classes", "device"} <= set(printed)
-    preset: Any = kind.preset(
-        DataInfo((1, 28, 28), tuple("0123456789")) if data == "digits" else DataInfo((2,), kind="points")
-    )  # fmt: skip
+    preset: Any = kind.preset(load_dataset(data).info)
     for setting in own:
         value = getattr(preset, setting)
         assert printed[setting] == ("-" if value == "" else str(value))
     assert printed["system"] == name and printed["data"] == data
-    assert printed["resolution"] == ("28" if data == "digits" else "-")
+    sizes = {"digits": "28", "edges": "32", "warm-cold": "16", "ring": "-"}
+    assert printed["resolution"] == sizes[data]
     assert not list(tmp_path.iterdir())
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from gan.cli import app
+
+from .trainer.published import NestedUNet, batch
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,6 +54,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hole = np.zeros((60, 70), np.uint8)
     hole[20:40, 30:50] = 255
     Image.fromarray(hole).save(root / "mask.png")
+    torch.manual_seed(0)
+    torch.save(NestedUNet(5, 4, batch).state_dict(), root / "weights.pth")
     return root
 
 
@@ -60,7 +65,7 @@ def test_the_commands_run_as_written_and_the_python_after_them(
     monkeypatch.chdir(workplace)
     ours = [words for words in commands() if words[0] == "gan"]
     assert {words[1] for words in ours} == {
-        "train", "export", "sample", "interpolate", "translate", "inspect", "doctor", "systems",
+        "train", "export", "sample", "interpolate", "translate", "adopt", "inspect", "doctor", "systems",
     }  # fmt: skip
     for words in ours:
         result = CliRunner().invoke(app, words[1:] + (QUICK if words[1] == "train" else []))

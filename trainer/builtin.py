@@ -73,6 +73,12 @@ class Builtin:
         data = self.draw(resolution or self.resolution or 0, channels or self.channels or 0)
         if swap:
             assert data.partners is not None
+            if data.labels is not None:
+                raise InputError(
+                    f"{self.name} cannot be swapped",
+                    seen="labels, which are those of its samples",
+                    repair="Leave --swap out",
+                )
             data = replace(data, samples=data.partners, partners=data.samples)
         if data.partners is not None and channels not in (None, data.info.channels):
             raise InputError(

@@ -149,5 +149,5 @@ def _arranged(
         samples, partners = partners, samples
     logger.info("From %s to %s", partners.place, samples.place)
     if arrangement == "pairs":
-        return [Matched(samples, partners)], None
+        return [Matched(samples, partners)], samples
     return [Single(samples), Single(partners)], None

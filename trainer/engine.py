@@ -31,7 +31,7 @@ from .windows import cut, flips, mirror, places, zoomed_size
 logger = logging.getLogger("gan.trainer")
 
 MAX_SKIPPED_IN_A_ROW = 10
-EXAMPLES = 256
+EXAMPLES, EXAMPLE_VALUES = 256, 256 * 3 * 64 * 64
 
 
 @dataclass
@@ -282,14 +282,11 @@ class Training:
 
     @contextlib.contextmanager
     def _foresight(self, player: Player, batch: Batch) -> Iterator[None]:
-        """For an unrolling player the others' networks are those of some moves later, as functions of its own.
-
-        Only of those that move in this stage.
-        """
+        """For an unrolling player the networks of its opponents, the players of the other side, are those of some moves
+        later, as functions of its own. One that has nothing due in this stage stays."""
         present = self.networks
-        moving = {turn.player for turn in self.stages[self.stage_number].turns}
         for name, other in self.players.items() if player.unroll else ():
-            if other is not player and name in moving and self._due(other):
+            if other.averaged != player.averaged and self._due(other):
                 loss = functools.partial(self._loss_with, other, batch)
                 self.networks = self.networks | foresee(
                     other, present, self.optimizers[name], loss, player.unroll
@@ -362,9 +359,10 @@ class Training:
 
     @property
     def examples(self) -> Batch:
-        """Up to EXAMPLES of the data, evenly chosen, prepared as a batch; always the same."""
+        """Up to EXAMPLES of the data, fewer of large images, evenly chosen, prepared as a batch; always the same."""
         if self._examples is None:
-            count = min(EXAMPLES, len(self.data))
+            fitting = max(16, EXAMPLE_VALUES // math.prod(self.data.info.shape))
+            count = min(EXAMPLES, fitting, len(self.data))
             rows = torch.linspace(0, len(self.data) - 1, count).long()
             batch: Batch = {"real": self.data.samples_of(rows, self.device)}
             if self.system.classes:

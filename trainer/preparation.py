@@ -45,7 +45,7 @@ class Preparation:
         looks = [self._looks(images, pool) for images in groups]
         channels = self._channels(groups, looks)
         counts = [
-            max(1, self._count(images, found))  # no array may be empty, even where none is kept
+            max(1, self._count(images, found))  # NumPy before 2.2 maps no empty file
             for images, found in zip(groups, looks, strict=True)
             for _ in range(images.sides)
         ]

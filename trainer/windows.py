@@ -39,7 +39,7 @@ def enlarge(images: Tensor, size: int) -> Tensor:
     """[B, C, size, size], bilinear; the same images where nothing changes."""
     if images.shape[2:] == (size, size):
         return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return F.interpolate(images, (size, size), mode="bilinear")
 
 
 def flips(count: int, source: torch.Generator) -> Tensor:
@@ -53,6 +53,6 @@ def mirror(images: Sequence[Tensor], flips: Tensor) -> list[Tensor]:
 
 
 def _window(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    batch = torch.arange(len(image), device=rows.device)[:, None, None]
-    picked = image.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]  # (B, w, w, C)
-    return picked.permute(0, 3, 1, 2).contiguous()
+    pixels = (rows[:, :, None] * image.shape[3] + columns[:, None, :]).flatten(1)  # (B, w * w)
+    picked = image.flatten(2).gather(2, pixels[:, None].expand(-1, image.shape[1], -1))
+    return picked.unflatten(2, (rows.shape[1], columns.shape[1]))  # (B, C, w, w)

@@ -19,6 +19,7 @@ from gan.trainer import Checkpoint, Request, train
 from gan.trainer.checkpoint import save
 
 WITH_GRAPHS = ("msg-gan", "progressive", "stylegan2")  # proven in test_several_graphs.py
+OF_IMAGES = ("cyclegan", "face-aging", "inpainting", "pix2pix", "srgan")  # in test_image_graphs.py
 SYSTEM = '''
 """A tiny system with a generator written by a test."""
 import torch

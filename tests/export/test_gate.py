@@ -34,7 +34,7 @@ from gan.runtime.model_file import ModelFile
 from gan.trainer import Checkpoint, Request, systems, train
 from gan.trainer.checkpoint import save
 
-from .conftest import WITH_GRAPHS, randomise
+from .conftest import OF_IMAGES, WITH_GRAPHS, randomise
 
 Make = Callable[..., Path]
 Plant = Callable[..., tuple[Path, str]]
@@ -65,7 +65,8 @@ ON_POINTS: list[tuple[str, dict[str, Any]]] = [
 
 
 def test_every_built_in_system_is_proven_below_or_with_its_graphs() -> None:
-    assert {name for name, _ in SYSTEMS} | set(WITH_GRAPHS) == set(systems.names())
+    proven = {name for name, _ in SYSTEMS} | {*WITH_GRAPHS, *OF_IMAGES}
+    assert proven == set(systems.names())
     assert {name for name, _ in ON_POINTS} == {
         name for name in systems.names() if "points" in systems.load(name)[0].kinds
     }

@@ -154,3 +154,109 @@ def test_metadata_replaces_metadata_and_leaves_the_graph() -> None:
 def test_a_broken_graph_fails_the_full_check() -> None:
     with pytest.raises(ExportError, match="onnx refused"):
         graphs.check(model_of(helper.make_node("Identity", ["nowhere"], ["y"])))
+
+
+# Image and mask inputs.
+
+PICTURE = Field("picture", (3, "h", "w"), "image", range=(-1.0, 1.0))
+HOLE = Field("hole", (1, "h", "w"), "mask", range=(0.0, 1.0))
+LABEL = Field("label", (), "label", "int64", (0.0, 4.0), Draw("choice", 1))
+SEEN = Field("seen", (3, "h", "w"), "points")
+TOLD = Field("told", (), "points")
+GIVEN = Signature((PICTURE, HOLE, LABEL), (SEEN, TOLD), radius=4, least=2)
+
+
+def given_model() -> onnx.ModelProto:
+    """seen = picture + hole, picture also read by the branches of an If; told = label. Heads are in place."""
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Add", ["picture", "hole"], [out])],
+            out, [], [helper.make_tensor_value_info(out, TensorProto.FLOAT, None)],
+        )
+        for out in ("then", "other")
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("If", ["yes"], ["sum"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("Sub", ["sum", "picture"], ["rest"]),
+        helper.make_node("Add", ["rest", "picture"], ["seen"]),
+        helper.make_node("Cast", ["label"], ["told"], to=TensorProto.FLOAT),
+    ]
+    kinds = {"picture": TensorProto.FLOAT, "hole": TensorProto.FLOAT, "label": TensorProto.INT64}
+    inputs = [
+        helper.make_tensor_value_info(f.name, kinds[f.name], ["batch", *f.shape])
+        for f in GIVEN.inputs
+    ]
+    outputs = [
+        helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["batch", *f.shape])
+        for f in GIVEN.outputs
+    ]
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    graph = helper.make_graph(nodes, "given", inputs, outputs, [yes])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def ran(model: onnx.ModelProto, **inputs: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return [np.asarray(output) for output in session.run(None, inputs)]
+
+
+def test_the_uint8_foot_is_x_over_127_5_minus_1_and_of_a_mask_x_over_255_in_float32() -> None:
+    model = given_model()
+    graphs.attach_feet(model, GIVEN, "uint8")
+    graphs.check(model)
+    values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    picture = np.stack([values, values[:, ::-1], values[:, :, ::-1]], 3)
+    black = np.zeros((1, 16, 16, 1), np.uint8)
+    label = np.array([3])
+    seen, told = ran(model, picture=picture, hole=black, label=label)
+    one = picture.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    assert one.dtype == np.float32 and seen.shape == (1, 3, 16, 16)
+    assert np.array_equal(seen, ((one - one) + one).transpose(0, 3, 1, 2))  # bit for bit
+    assert told == 3.0
+    hole = values[..., None]
+    grey = np.full((1, 16, 16, 3), 0, np.uint8)
+    seen, _ = ran(model, picture=grey, hole=hole, label=label)
+    mask = hole.astype(np.float32) / np.float32(255)
+    expected = ((np.float32(-1) + mask) - np.float32(-1)) + np.float32(-1)
+    assert np.array_equal(seen, np.repeat(expected.transpose(0, 3, 1, 2), 3, 1))
+
+
+def test_the_result_of_feet_takes_bytes_by_the_same_names_and_labels_as_before() -> None:
+    model = given_model()
+    signature = graphs.attach_feet(model, GIVEN, "uint8")
+    picture, hole, label = signature.inputs
+    assert (picture.name, picture.shape, picture.dtype) == ("picture", ("h", "w", 3), "uint8")
+    assert (hole.name, hole.shape, hole.dtype) == ("hole", ("h", "w", 1), "uint8")
+    assert picture.range == hole.range == (0.0, 255.0)
+    assert (picture.kind, hole.kind) == ("image", "mask") and label == LABEL
+    assert (signature.outputs, signature.radius, signature.least) == (GIVEN.outputs, 4, 2)
+    assert [value.name for value in model.graph.input] == ["picture", "hole", "label"]
+    types = [value.type.tensor_type for value in model.graph.input]
+    assert [t.elem_type for t in types] == [TensorProto.UINT8, TensorProto.UINT8, TensorProto.INT64]
+    names = [[d.dim_param or d.dim_value for d in t.shape.dim] for t in types]
+    assert names == [["batch", "h", "w", 3], ["batch", "h", "w", 1], ["batch"]]
+
+
+def test_float_inputs_stay_as_they_are() -> None:
+    model, before = given_model(), given_model()
+    signature = graphs.attach_feet(model, GIVEN, "float")
+    assert signature == GIVEN and model.graph.node == before.graph.node
+    graphs.check(model)
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(1, 3, 2, 2)
+    seen, _ = ran(model, picture=x, hole=np.zeros((1, 1, 2, 2), np.float32), label=np.array([0]))
+    assert np.array_equal(seen, x)
+
+
+def test_heads_and_feet_fit_though_an_output_is_an_input_itself() -> None:
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, "h", "w"])
+    graph = helper.make_graph([], "through", [image], [image])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    fields = [Field(n, (3, "h", "w"), "image", range=(-1.0, 1.0)) for n in ("image", "same")]
+    signature = graphs.attach_heads(model, Signature((fields[0],), (fields[1],)), "uint8")
+    signature = graphs.attach_feet(model, signature, "uint8")
+    graphs.check(model)
+    picture = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
+    assert np.array_equal(ran(model, image=picture)[0], picture)  # all 256 bytes go through
+    every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
+    assert np.array_equal(ran(model, image=every)[0], every)
+    assert [f.shape for f in (*signature.inputs, *signature.outputs)] == [("h", "w", 3)] * 2

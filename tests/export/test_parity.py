@@ -12,13 +12,16 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from gan.export import graph as graphs
 from gan.export.module import Source, draw_inputs
 from gan.export.parity import (
     _explained,
+    cases,
     check_exactness,
     check_row,
     check_shares,
     compare,
+    file_inputs,
     largest_step,
     measure_exactness,
     measure_parity,
@@ -248,3 +251,130 @@ def test_a_parity_error_tells_where_torch_itself_is_as_far_from_float64(
     error = _explained(plain, source, 0)
     assert error.seen.startswith(plain.seen) and ("magnifies rounding" in error.seen) == told
     assert (error is plain) != told and ("larger width" in error.repair) == told
+
+
+# Images of any size.
+
+PICTURE = Field("picture", (1, "h", "w"), "image", range=(-1.0, 1.0))
+HOLE = Field("hole", (1, "h", "w"), "mask", range=(0.0, 1.0))
+SUM = Field("sum", (1, "2*h", "2*w"), "image", range=(-1.0, 1.0))
+SIZED = Signature((PICTURE, HOLE), (SUM,), least=3)
+
+
+class Sum(nn.Module):
+    def forward(self, picture: Tensor, hole: Tensor) -> Tensor:
+        half = picture / 2 + hole / 4
+        return half.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def sized_source() -> Source:
+    missing: Any = None
+    return Source(missing, missing, "sum", SIZED, Sum())
+
+
+def sized_model(most: int = 10**6) -> tuple[bytes, bytes, Signature]:
+    """The same graph with its feet and head, and its probe; beyond `most` pixels a side it repeats the last."""
+    constants = [
+        onnx.numpy_helper.from_array(np.array(values, kind), name)
+        for name, values, kind in (
+            ("half", 0.5, np.float32), ("quarter", 0.25, np.float32),
+            ("scales", [1, 1, 2, 2], np.float32), ("most", most, np.int64),
+            ("nil", 0, np.int64), ("one", 1, np.int64), ("three", [3], np.int64),
+        )
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("Mul", ["picture", "half"], ["a"]),
+        helper.make_node("Mul", ["hole", "quarter"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["c"]),
+        helper.make_node("Shape", ["c"], ["shape"]),
+        helper.make_node("Gather", ["shape", "three"], ["width"]),
+        helper.make_node("Squeeze", ["width"], ["w"]),
+        helper.make_node("Range", ["nil", "w", "one"], ["columns"]),
+        helper.make_node("Min", ["columns", "most"], ["kept"]),
+        helper.make_node("Gather", ["c", "kept"], ["d"], axis=3),
+        helper.make_node(
+            "Resize", ["d", "", "scales"], ["sum_float"],
+            mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric",
+        ),
+    ]  # fmt: skip
+    inputs = [
+        helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["batch", *f.shape])
+        for f in SIZED.inputs
+    ]
+    output = helper.make_tensor_value_info("sum_float", TensorProto.FLOAT, ["batch", 1, "H", "W"])
+    graph = helper.make_graph(nodes, "sum", inputs, [output], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    signature = graphs.attach_heads(model, SIZED, "uint8")
+    signature = graphs.attach_feet(model, signature, "uint8")
+    probe = graphs.with_float_outputs(model, SIZED)
+    return graphs.to_bytes(model), graphs.to_bytes(probe), signature
+
+
+def test_the_cases_are_all_batches_at_one_size_and_the_smallest_and_other_sizes() -> None:
+    example = {"h": 32, "w": 32}
+    assert cases(SIZED, 11) == [
+        *((batch, example) for batch in (1, 2, 3, 5, 8, 11)),
+        (2, {"h": 3, "w": 3}), (2, {"h": 4, "w": 6}), (2, {"h": 9, "w": 5}),
+    ]  # fmt: skip
+    assert cases(SIZED, 5) == cases(SIZED, 8)
+    assert cases(PRODUCT, 8) == [(batch, {}) for batch in (1, 2, 3, 5, 8)]
+
+
+def test_the_rows_carry_the_sizes_of_images() -> None:
+    file, probe, signature = sized_model()
+    rows = measure_parity(sized_source(), signature, file, probe, 8)
+    assert [row.size for row in rows] == ["64x64"] * 5 + ["6x6", "8x12", "18x10"]
+    assert [row.batch for row in rows] == [1, 2, 3, 5, 8, 2, 2, 2]
+    assert all(row.max_abs <= 1e-6 and row.step == 0 for row in rows)
+    assert measure_exactness(signature, file, 8).across_batches == 0.0
+    plain = measure_parity(source(), PRODUCT, product(), product(probe=True), 8)
+    assert {row.size for row in plain} == {""}
+
+
+@pytest.mark.parametrize(("most", "said"), [(3, "64x64"), (40, ""), (2, "64x64")])
+def test_a_graph_that_is_wrong_beyond_a_size_is_refused(most: int, said: str) -> None:
+    file, probe, signature = sized_model(most)
+    if not said:
+        measure_parity(sized_source(), signature, file, probe, 8)
+        return
+    with pytest.raises(ParityError, match=f"of {said} the float output is off"):
+        measure_parity(sized_source(), signature, file, probe, 8)
+
+
+def test_a_graph_that_is_wrong_below_the_examples_size_alone_is_refused() -> None:
+    """As one whose least size was traced wrong."""
+    file, probe, signature = sized_model()
+
+    class Otherwise(Sum):
+        def forward(self, picture: Tensor, hole: Tensor) -> Tensor:
+            made = super().forward(picture, hole)
+            return made + (0.1 if picture.shape[2] == 4 else 0.0)
+
+    missing: Any = None
+    other = Source(missing, missing, "sum", SIZED, Otherwise())
+    with pytest.raises(ParityError, match=r"At batch 2 of 8x12 the float output is off by 0\.1"):
+        measure_parity(other, signature, file, probe, 8)
+
+
+def test_the_file_is_given_what_torch_is_given_as_bytes() -> None:
+    _, _, signature = sized_model()
+    sizes = {"h": 5, "w": 4}
+    given = file_inputs(sized_source(), signature, 3, sizes)
+    picture, hole = sized_source().inputs(3, sizes=sizes)
+    assert given["picture"].shape == given["hole"].shape == (3, 5, 4, 1)
+    assert given["picture"].dtype == given["hole"].dtype == np.uint8
+    back = given["picture"].astype(np.float32) / np.float32(127.5) - np.float32(1)
+    assert np.array_equal(back.transpose(0, 3, 1, 2), picture.numpy())
+    assert np.array_equal(given["hole"].transpose(0, 3, 1, 2) / 255, hole.numpy())
+    floats = file_inputs(sized_source(), SIZED, 3, sizes)
+    assert np.array_equal(floats["picture"], picture.numpy())
+
+
+def test_an_output_of_another_size_is_refused() -> None:
+    field = Field("sum", ("2*h", "2*w", 1), "image", "uint8", (0.0, 255.0))
+    truth = np.zeros((1, 1, 4, 6), np.float32)
+    sizes = {"h": 2, "w": 3}
+    row = compare(field, 1, truth, truth, np.full((1, 4, 6, 1), 128, np.uint8), sizes)
+    assert row.size == "4x6" and row.step == 0
+    with pytest.raises(ParityError, match="wrong shape"):
+        compare(field, 1, truth, truth, np.full((1, 6, 4, 1), 128, np.uint8), sizes)

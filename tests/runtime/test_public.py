@@ -26,6 +26,7 @@ PUBLIC = [
     "TrainingDivergedError",
     "interpolate",
     "mix",
+    "search",
 ]
 
 

@@ -53,13 +53,13 @@ def whole(about: Translating, image: Pixels, **more: NDArray[Any]) -> Pixels:
     given = {"image": fitted(image)} | {
         name: fitted(array) if array.ndim == 3 else array for name, array in more.items()
     }
-    if not about.bytes:
+    if not about.uint8:
         given = {
             n: a.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1 if n == "image" else a
             for n, a in given.items()
         }
     made = bare_run(about.file, given)[0]
-    if not about.bytes:
+    if not about.uint8:
         made = np.rint(np.clip(made * 127.5 + 127.5, 0, 255)).astype(np.uint8).transpose(1, 2, 0)
     return made[: height * about.scale, : width * about.scale]
 
@@ -67,19 +67,19 @@ def whole(about: Translating, image: Pixels, **more: NDArray[Any]) -> Pixels:
 # The generator called with pictures.
 
 
-@pytest.mark.parametrize("bytes_", [True, False])
+@pytest.mark.parametrize("uint8", [True, False])
 @pytest.mark.parametrize(("factor", "scale"), [(1, 4), (4, 1), (4, 2), (1, 1)])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2), (5, 9), (8, 16), (17, 6)])
 def test_any_size_is_padded_run_and_cropped(
-    factor: int, scale: int, height: int, width: int, bytes_: bool
+    factor: int, scale: int, height: int, width: int, uint8: bool
 ) -> None:
-    about = Translating(factor=factor, scale=scale, bytes=bytes_)
+    about = Translating(factor=factor, scale=scale, uint8=uint8)
     image, generator = noise(height, width), opened(about.file)
     expected = whole(about, image)
     assert expected.shape == (height * scale, width * scale, 3)
     np.testing.assert_array_equal(generator.translate(image), expected)
     made = generator(image=image)["made"]
-    if bytes_:
+    if uint8:
         np.testing.assert_array_equal(made, expected[None])
     else:
         assert made.shape == (1, 3, height * scale, width * scale)
@@ -92,9 +92,9 @@ def test_an_image_smaller_than_the_least_is_padded_up_to_it() -> None:
     np.testing.assert_array_equal(opened(about.file).translate(image), whole(about, image))
 
 
-@pytest.mark.parametrize("bytes_", [True, False])
-def test_a_call_takes_an_image_in_many_forms(tmp_path: Path, bytes_: bool) -> None:
-    about = Translating(factor=2, bytes=bytes_)
+@pytest.mark.parametrize("uint8", [True, False])
+def test_a_call_takes_an_image_in_many_forms(tmp_path: Path, uint8: bool) -> None:
+    about = Translating(factor=2, uint8=uint8)
     generator = opened(about.file)
     image = noise(6, 9)
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -119,7 +119,7 @@ def test_a_call_takes_an_image_in_many_forms(tmp_path: Path, bytes_: bool) -> No
 
 
 def test_a_float_file_takes_floats_as_ever() -> None:
-    about = Translating(factor=2, bytes=False)
+    about = Translating(factor=2, uint8=False)
     x = RNG.uniform(-1, 1, (2, 3, 4, 6)).astype(np.float32)
     np.testing.assert_array_equal(
         opened(about.file)(image=x)["made"], bare_run(about.file, {"image": x})
@@ -229,9 +229,9 @@ def test_a_model_of_four_channels_gets_alpha_and_gives_its_own() -> None:
     np.testing.assert_array_equal(opened(about.file).translate(rgba[..., :3]), expected)
 
 
-@pytest.mark.parametrize("bytes_", [True, False])
-def test_a_mask_is_an_image_of_its_own(tmp_path: Path, bytes_: bool) -> None:
-    generator = model(mask=True, factor=2, bytes=bytes_)
+@pytest.mark.parametrize("uint8", [True, False])
+def test_a_mask_is_an_image_of_its_own(tmp_path: Path, uint8: bool) -> None:
+    generator = model(mask=True, factor=2, uint8=uint8)
     image, mask = noise(6, 9), noise(6, 9, 1)
     expected = generator.translate(image, mask=np.where(mask > 127, 255, 0).astype(np.uint8))
     np.testing.assert_array_equal(generator.translate(image, mask=mask), expected)
@@ -308,6 +308,17 @@ def test_a_model_that_takes_an_image_is_not_sampled() -> None:
         model().sample(1, seed=0)
 
 
+def test_a_model_that_saw_the_alpha_decides_what_becomes_of_it() -> None:
+    assert model(channels=4, made=3).translate(noise(4, 4, 4)).shape == (4, 4, 3)
+
+
+def test_inputs_larger_than_the_output_are_bounded_too() -> None:
+    generator = opened(translating_model(channels=4, made=1), max_output_bytes=20_000)
+    assert generator(image=noise(70, 70, 4))["made"].nbytes == 4_900
+    with pytest.raises(InputError, match="1 of 20164 bytes"):
+        generator(image=noise(71, 71, 4))
+
+
 # Tiles
 
 
@@ -315,9 +326,9 @@ STEPS = [
     Translating(factor=1, scale=4),
     Translating(factor=4, scale=1, padding="reflect", least=2),
     Translating(factor=2, scale=2, padding="edge"),
-    Translating(factor=1, scale=4, bytes=False),
+    Translating(factor=1, scale=4, uint8=False),
     Translating(factor=4, scale=1, mask=True, latent=True),
-    Translating(factor=4, scale=1, mask=True, bytes=False, padding="reflect", least=2),
+    Translating(factor=4, scale=1, mask=True, uint8=False, padding="reflect", least=2),
 ]
 
 
@@ -370,13 +381,13 @@ def test_a_small_overlap_is_blended_and_comes_near() -> None:
 def test_the_seam_is_a_straight_ramp_and_rows_do_not_matter() -> None:
     rows, columns = Row(4, 4, 0, 1, True), Row(12, 6, 2, 1, True)
     canvas = np.zeros((4, 12, 1), np.uint8)
-    values = iter((0, 80))
+    values = iter((0, 81))
 
     def run(y: tuple[int, int], x: tuple[int, int]) -> Pixels:
         return np.full((y[1] - y[0], x[1] - x[0], 1), next(values), np.uint8)
 
     made = run_tiles(rows, columns, canvas, run)
-    assert made[0, :, 0].tolist() == [0] * 4 + [10, 30, 50, 70] + [80] * 4
+    assert made[0, :, 0].tolist() == [0] * 4 + [10, 30, 51, 71] + [81] * 4
     assert (made == made[:1]).all()
 
 
@@ -439,7 +450,7 @@ def test_a_model_that_reads_the_whole_image_is_not_run_in_tiles() -> None:
 
 
 def test_an_image_too_large_for_one_run_says_that_tiles_are_the_way() -> None:
-    data = translating_model(scale=1, bytes=False)
+    data = translating_model(scale=1, uint8=False)
     generator = opened(data, max_output_bytes=60_000)
     image = noise(100, 100)
     with pytest.raises(
@@ -447,9 +458,11 @@ def test_an_image_too_large_for_one_run_says_that_tiles_are_the_way() -> None:
     ):
         generator.translate(image)
     assert off(generator.translate(image, tile=32), opened(data).translate(image)) <= 1
+    with pytest.raises(InputError, match="1 of 120000 bytes"):
+        generator.translate(image, tile=100)
     with pytest.raises(InputError, match="The result has 90000 bytes"):
         generator.translate(noise(100, 300), tile=32)
-    unbounded = opened(translating_model(bounded=False, bytes=False), max_output_bytes=60_000)
+    unbounded = opened(translating_model(bounded=False, uint8=False), max_output_bytes=60_000)
     with pytest.raises(InputError) as caught:
         unbounded.translate(image)
     assert "tile" not in str(caught.value)

@@ -27,7 +27,7 @@ class Translating:
     scale: int = 1
     channels: int = 3
     made: int = 3
-    bytes: bool = True
+    uint8: bool = True
     mask: bool = False
     label: bool = False
     latent: bool = False
@@ -61,9 +61,9 @@ class Translating:
                 axes = [n * (factor // self.factor) for n in self.size]
             low = -1 if kind == "image" else 0
             shape, bounds = (
-                ([*axes, channels], [0, 255]) if self.bytes else ([channels, *axes], [low, 1])
+                ([*axes, channels], [0, 255]) if self.uint8 else ([channels, *axes], [low, 1])
             )
-            dtype = "uint8" if self.bytes else "float32"
+            dtype = "uint8" if self.uint8 else "float32"
             return {"name": name, "shape": shape, "kind": kind, "dtype": dtype, "range": bounds}
 
         inputs = [image("image", self.channels, self.factor)]
@@ -132,7 +132,7 @@ class _Builder:
         return self.add("Conv", x, weight, bias, strides=[stride, stride])
 
     def pictured(self, name: str, kind: str) -> str:
-        if not self.about.bytes:
+        if not self.about.uint8:
             return name
         x = self.add("Cast", name, to=TensorProto.FLOAT)
         x = self.add("Transpose", x, perm=[0, 3, 1, 2])
@@ -164,7 +164,7 @@ class _Builder:
             x = self.add("DepthToSpace", self.conv(x, w, 4 * w), blocksize=2)
             x = self.add("Tanh", x)
         x = self.add("Tanh", self.conv(x, w, a.made))
-        if a.bytes:
+        if a.uint8:
             x = self.add("Mul", x, self.number(127.5))
             x = self.add("Add", x, self.number(127.5))
             x = self.add("Round", x)

@@ -158,6 +158,11 @@ def test_there_is_nothing_to_swap_in_single_samples(name: str) -> None:
         load_dataset(name, swap=True)
 
 
+def test_labelled_samples_are_not_swapped_for_partners_whose_labels_nobody_knows() -> None:
+    with pytest.raises(InputError, match=r"persons cannot be swapped.*labels.*Leave --swap out"):
+        load_dataset("persons", resolution=8, swap=True)
+
+
 @pytest.mark.parametrize("name", [None, "edges", "ring"])
 def test_built_in_data_take_no_source(name: str | None, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{name or 'digits'} takes no source.*Leave it out"):

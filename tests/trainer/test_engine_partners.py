@@ -15,8 +15,20 @@ from gan.trainer.config import Config
 from gan.trainer.dataset import Dataset
 from gan.trainer.distributed import World
 from gan.trainer.engine import Training
+from gan.trainer.objectives import l1
 from gan.trainer.options import Options
-from gan.trainer.parts import Arrangement, Augmentation, Batch, Graph, Live, Player, Stage, Turn
+from gan.trainer.parts import (
+    Arrangement,
+    Augmentation,
+    Batch,
+    Graph,
+    Live,
+    Objective,
+    Player,
+    Schedules,
+    Stage,
+    Turn,
+)
 from gan.trainer.system import System, image_field
 from gan.trainer.trees import Tree
 from gan.trainer.unroll import foresee
@@ -371,18 +383,23 @@ def test_fakes_that_are_reused_are_gs_own_and_not_those_exchanged() -> None:
 
 
 class Stages(Shade):
-    """First G alone, then D and G; a third player never moves."""
+    """First G alone, without D's judgement, then D and G; an encoder beside them never moves here."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        return super().networks() | {"E": nn.Conv2d(1, 1, 1)}
 
     def players(self) -> dict[str, Player]:
         players = super().players()
-        players["idle"] = Player(("G",), [])
+        players["G"].objectives.append(Objective("l1", l1))
+        players["E"] = Player(("E",), [Objective("l1", l1)], averaged=True)
         return players
 
     def stages(self) -> list[Stage]:
-        return [Stage((Turn("G"),), 0.5), Stage((Turn("D"), Turn("G")), 0.5)]
+        alone: Schedules = {"weight/adversarial": lambda t: 0.0}
+        return [Stage((Turn("G"),), 0.5, alone), Stage((Turn("D"), Turn("G")), 0.5)]
 
 
-def test_an_unrolling_player_foresees_those_that_move_in_the_stage(
+def test_an_unrolling_player_foresees_its_opponents_where_they_have_something_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     foreseen: list[tuple[int, tuple[str, ...]]] = []

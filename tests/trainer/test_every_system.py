@@ -24,6 +24,7 @@ from gan.trainer.systems.stylegan2 import Discriminator, Mapping
 from gan.trainer.trees import Tree, leaves
 
 from .conftest import CPU, same, training, weights
+from .translation import NAMES as ON_IMAGES
 
 SYSTEMS = [
     "cgan", "dcgan", "gan", "msg-gan", "progressive", "r3gan", "stylegan2", "unrolled", "wgan", "wgan-gp",
@@ -119,9 +120,10 @@ def samples(data: DataInfo, count: int) -> Tensor:
 
 
 def test_these_are_the_built_in_systems() -> None:
-    assert systems.names() == SYSTEMS
-    assert [n for n in SYSTEMS if "points" in systems.load(n)[0].kinds] == ON_POINTS
-    assert all("image" in systems.load(name)[0].kinds for name in SYSTEMS)
+    """Those that take images are in test_systems_of_images.py."""
+    assert systems.names() == sorted([*SYSTEMS, *ON_IMAGES])
+    assert [n for n in systems.names() if "points" in systems.load(n)[0].kinds] == ON_POINTS
+    assert all("image" in systems.load(name)[0].kinds for name in systems.names())
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

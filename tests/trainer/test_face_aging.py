@@ -94,16 +94,14 @@ def test_an_embedding_has_length_1() -> None:
     assert (plain(x).norm(dim=1) - 1).abs().min() > 1e-3
 
 
-def test_a_view_is_the_same_face_elsewhere_in_another_light_and_noise() -> None:
+def test_a_view_is_the_same_face_elsewhere_and_noisy_in_the_same_light() -> None:
     x = torch.zeros(200, 1, 32, 32)
     x[:, :, 10:20, 12:22] = 1.0
     source = torch.Generator().manual_seed(0)
     seen = view(x, source)
     assert seen.shape == x.shape
-    light = seen[:, 0, :8, :8].mean((1, 2))
-    assert light.abs().max() < 0.13 and light.std() > 0.03
-    flat = seen - light[:, None, None, None]
-    assert flat[:, 0, :8, :8].std() == pytest.approx(0.05, abs=0.005)
+    assert seen[:, 0, :8, :8].mean((1, 2)).abs().max() < 0.03  # 64 pixels of noise 0.05
+    assert seen[:, 0, :8, :8].std() == pytest.approx(0.05, abs=0.005)
     places = {tuple((view(x[:1], source) > 0.5).nonzero()[0, 2:].tolist()) for _ in range(200)}
     assert {row for row, _ in places} == {8, 9, 10, 11, 12}  # a sixteenth is 2
     assert {column for _, column in places} == {10, 11, 12, 13, 14}

@@ -451,7 +451,7 @@ def test_points_are_trained_on_drawn_as_a_plot_and_measured_by_their_modes(tmp_p
     outcome = train(Request(data="ring", given=given, out=tmp_path / "run", threads=1))
     assert outcome.finished and outcome.config.system.name == "gan"
     assert outcome.config.resolution is None and outcome.config.channels is None
-    info = {"shape": [2], "classes": [], "kind": "points"}
+    info = {"shape": [2], "classes": [], "kind": "points", "arrangement": "single", "partner": None}
     assert content(outcome)["data"]["info"] == info
     with Image.open(outcome.folder.samples / "0000002.png") as plot:
         assert plot.size == (384, 384) and plot.mode == "L"

@@ -98,10 +98,18 @@ def test_either_side_may_be_a_zip_with_or_without_a_folder_around(tmp_path: Path
     assert load(both, zipped).digest == plain.digest
 
 
-def test_classes_are_no_labels_of_pairs(tmp_path: Path) -> None:
-    names = {"cat/1.png": 1, "dog/1.png": 2}
-    data = load(*two(tmp_path, files(names), files(names)))
-    assert data.labels is None and data.classes == () and data.info.classes == ()
+def test_the_classes_of_samples_are_the_labels_of_pairs(tmp_path: Path) -> None:
+    names = {"dog/1.png": 1, "cat/1.png": 2, "cat/2.png": 3}
+    paths = two(tmp_path, files(names), files({name: d + 4 for name, d in names.items()}))
+    data = load(*paths)
+    assert data.classes == ("cat", "dog") and data.info.classes == data.classes
+    assert sets(data) == (drawn(2, 3, 1), drawn(6, 7, 5))
+    assert data.labels is not None and data.labels.tolist() == [0, 0, 1]
+    Path(paths[0], "cat", "1.png").write_bytes(b"no image")  # the rest keep theirs
+    left = load(*paths)
+    assert left.labels is not None and left.labels.tolist() == [0, 1]
+    swapped = load(*paths, swap=True)
+    assert swapped.labels is not None and sets(swapped) == (drawn(7, 5), drawn(3, 1))
 
 
 def test_swapping_exchanges_samples_and_partners(tmp_path: Path) -> None:

@@ -112,6 +112,13 @@ def test_samples_and_partners_beyond_the_memory_limit_live_in_files(
         load(data, **options, memory_limit=both - 1)
 
 
+def test_a_set_of_which_nothing_is_left_needs_no_room(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "a", {"1.png": encoded(picture(1))})
+    source = write_folder(tmp_path / "b", {"1.png": encoded(picture(1, size=7))})
+    with pytest.raises(DatasetError, match=r"b holds no usable image\. 1 x smaller than a tile"):
+        load(data, source=source, arrangement="unpaired", memory_limit=10, scratch=tmp_path / "run")
+
+
 def test_a_window_is_what_a_system_sees_and_must_fit(tmp_path: Path) -> None:
     path = write_folder(tmp_path, {"a.png": encoded(picture(0))})
     data = load(path, window=6)

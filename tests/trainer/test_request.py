@@ -263,7 +263,7 @@ def test_a_system_and_a_source_decide_how_files_are_arranged(
 
 @pytest.mark.parametrize(
     ("system", "fitting"),
-    [(Point, {"digits", "stacked-digits", "shapes", "faces", "ring", "grid"}), (Pairs, {"edges"}),
+    [(Point, {"digits", "stacked-digits", "shapes", "faces", "ring", "grid"}), (Pairs, {"edges", "persons"}),
      (Sets, {"warm-cold"}), (Masks, {"digits", "stacked-digits", "shapes", "faces", "ring", "grid"})],
 )  # fmt: skip
 def test_built_in_data_fit_a_system_or_are_refused_with_those_that_do(
@@ -302,7 +302,7 @@ def test_a_run_on_pairs_is_resumed_with_the_same_partners_only(
     ready = plan(request)
     assert ready.data.arrangement == "pairs" and ready.data.partners is not None
     assert np.array_equal(ready.data.samples[:, :, ::-1], ready.data.partners)
-    assert ready.system.data.partner == (1, 8, 8) and ready.system.classes == ()
+    assert ready.system.data.partner == (1, 8, 8) and ready.system.classes == ("0", "1", "2", "3")
     outcome = train(request)
     assert content(outcome)["data"]["info"]["partner"] == [1, 8, 8]
     assert Checkpoint.load(outcome.folder.checkpoint).data == ready.data.info
@@ -320,12 +320,25 @@ def test_a_run_on_pairs_is_resumed_with_the_same_partners_only(
 def test_a_run_of_swapped_pairs_keeps_them_swapped(digit_folder: Path, tmp_path: Path) -> None:
     edges = edges_of(digit_folder, tmp_path / "edges")
     request = own_request(digit_folder, tmp_path, PAIRED, source=str(edges))
+    straight = plan(request).data
     request = dataclasses.replace(request, given={**request.given, "swap": True})
+    swapped = plan(request).data
+    assert straight.partners is not None and np.array_equal(swapped.samples, straight.partners)
     first = train(request)
     assert first.config.swap
     without = {name: value for name, value in request.given.items() if name != "swap"}
     again = plan(dataclasses.replace(request, given=without))
     assert again.config.swap and again.data.digest == content(first)["data"]["digest"]
+
+
+def test_partners_have_the_channels_that_a_system_wants(digit_folder: Path, tmp_path: Path) -> None:
+    coloured = tmp_path / "masks"
+    coloured.mkdir()
+    Image.new("RGB", (8, 8), "red").save(coloured / "a.png")
+    sets = PAIRED.replace('("pairs",)', '("unpaired",)')
+    for text, channels in ((sets, 3), (sets + "    partner_channels = 1\n", 1)):
+        ready = plan(own_request(digit_folder, tmp_path, text, source=str(coloured)))
+        assert ready.data.info.partner == (channels, 8, 8)
 
 
 def test_a_system_that_needs_pairs_does_not_get_single_images(

@@ -34,6 +34,12 @@ def test_a_window_is_the_part_of_the_image_at_its_place(size: int, window: int) 
         assert torch.equal(seen, image[:, y : y + window, x : x + window])
 
 
+def test_images_may_be_wider_than_they_are_high() -> None:
+    images = torch.arange(2 * 5 * 9).float().reshape(2, 1, 5, 9)
+    (windows,) = cut([images], torch.tensor([[1, 5], [0, 6]]), 3)
+    assert torch.equal(windows, torch.stack([images[0, :, 1:4, 5:8], images[1, :, 0:3, 6:9]]))
+
+
 def test_windows_are_cut_alike_from_all_that_belongs_together() -> None:
     images = [numbered(5, 3, 7), numbered(5, 1, 7, 10_000)]
     where = places(5, 7, 3, source())

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize, pad
+from torch.nn.functional import conv2d, cross_entropy, normalize, pad
 
 from ...runtime.errors import InputError
 from ...runtime.signature import Field
@@ -80,7 +80,12 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.head(self.layers(x))  # (B, out)
-        return y / (y.square().sum(1, keepdim=True) + 1e-8).sqrt() if self.unit else y
+        if not self.unit:
+            return y
+        # a convolution and not a sum over features: onnxruntime's sum rounds otherwise in a batch of one
+        ones = y.new_ones(1, y.shape[1], 1, 1)
+        squared = conv2d(y.square()[:, :, None, None], ones)[:, :, 0, 0]  # (B, 1)
+        return y / (squared + 1e-8).sqrt()
 
 
 def plan_of(data: DataInfo) -> tuple[int, int]:
@@ -266,11 +271,13 @@ class FaceAging(DCGAN):
 
 
 def view(x: Tensor, source: torch.Generator) -> Tensor:
-    """Another look at the same face: moved by up to a sixteenth, brighter or darker, noisy."""
+    """Another look at the same face: moved by up to a sixteenth, noisy.
+
+    Not brighter or darker: the tone of the skin is a part of who it is.
+    """
     reach = max(1, x.shape[2] // 16)
     down, right = torch.randint(0, 2 * reach + 1, (2,), generator=source, device=x.device).tolist()
     h, w = x.shape[2:]
     x = pad(x, (reach,) * 4, "replicate")[:, :, down : down + h, right : right + w]
-    light = torch.rand((len(x), 1, 1, 1), generator=source, device=x.device) * 0.2 - 0.1
     noise = torch.randn(x.shape, generator=source, device=x.device)
-    return x + light + 0.05 * noise
+    return x + 0.05 * noise
