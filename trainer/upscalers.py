@@ -79,13 +79,11 @@ class RRDBNet(nn.Module):
         """How far, in pixels of the input, a pixel of the output can see: its reach followed back through the layers."""
         doublings, furthest = int(math.log2(scale * unshuffle)), 0
         for place in range(2**doublings):  # of an output pixel; from there on it repeats
-            low, high = place - 2, place + 2
+            first = place - 2  # the other way it is as far, from the mirrored place
             for _ in range(doublings):
-                low, high = (low - 1) // 2, (high + 1) // 2
-            reach = 1 + 3 * DENSE * blocks + 1
-            low, high = unshuffle * (low - reach), unshuffle * (high + reach + 1) - 1
-            here = place // scale
-            furthest = max(furthest, here - low, high - here)
+                first = (first - 1) // 2
+            first = unshuffle * (first - (1 + 3 * DENSE * blocks + 1))
+            furthest = max(furthest, place // scale - first)
         return furthest
 
 

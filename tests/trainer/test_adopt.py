@@ -156,6 +156,7 @@ def test_the_upscalers_of_the_new_naming(unshuffle: int, scale: int, tmp_path: P
     found, ours, checkpoint = adopted(theirs.state_dict(), tmp_path)
     assert found.title.endswith(f"body.N.rdbN), times {scale}")
     assert difference(ours, _from_0_to_1(theirs), (3, 8, 12)) < 1e-5
+    assert checkpoint.config.options["d_width"] == 6
     (graph,) = checkpoint.system().graphs().values()
     multiple = unshuffle * scale
     assert graph.inputs[0].shape[1] == ("h" if unshuffle == 1 else f"{unshuffle}*h")
@@ -303,6 +304,10 @@ def test_the_nearest_is_the_one_with_the_fewest_differences(tmp_path: Path) -> N
         "Nearest is unet_64"
         in refusal({"d": {"main.0.weight": torch.ones(1)}, "g": state}, tmp_path).seen
     )
+    state = Upscaler(
+        4, 1, 2, names=MIDDLE, ups=1, unshuffle=4
+    ).state_dict()  # it would make them smaller
+    assert "conv_first.weight is [4, 48, 3, 3], not [4, 3, 3, 3]" in refusal(state, tmp_path).seen
     far = {name: tensor.flatten() for name, tensor in Upscaler(4, 2, 2).state_dict().items()}
     near = {name: tensor for name, tensor in STATE.items() if name != "main.1.bias"}
     assert "DCGAN tutorial" in refusal({"g": far, "h": near}, tmp_path).seen
