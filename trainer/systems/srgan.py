@@ -1,4 +1,4 @@
-"""SRGAN: Ledig et al. 2017. A photograph enlarged 2, 4 or 8 times.
+"""SRGAN: Ledig et al. 2017. A photograph enlarged 2, 4 or 8 times, or restored at its size by ESRGAN's network.
 
 First SRResNet learns the content alone, then an adversarial stage adds detail: mean squared error, a perceptual
 distance and the adversarial loss together (section 2.2). Two things are newer than the paper: no batch norm unless
