@@ -7,6 +7,7 @@ penalties that differentiate twice as they are. One process is a world of size 1
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,10 @@ def join(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield ALONE
         return
+    # Its functions have the group of the moment of import for a default, and the first optimiser imports it. Imported
+    # while a group is there it holds that group's threads past the group's end, and one of them may abort the process
+    # while the interpreter shuts down.
+    importlib.import_module("torch.distributed.nn.functional")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

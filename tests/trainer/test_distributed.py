@@ -25,12 +25,15 @@ from gan.trainer.systems import load
 
 Given = dict[str, int | float | str | bool | None]
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 from gan.trainer import Request, train
 given = {given!r} | {{"steps": {steps}}}
 outcome = train(Request(given=given, out=Path({out!r}), threads=1, system={system!r}))
 print("finished" if outcome.finished else "stopped", outcome.step, outcome.signal, flush=True)
+names = [Path("/proc/self/task", thread, "comm").read_text() for thread in os.listdir("/proc/self/task")]
+assert not any("gloo" in name for name in names), names
 """
 
 # A system without batch norm: with it each process has statistics of its own slice.
