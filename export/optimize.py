@@ -107,11 +107,12 @@ def drop_expansions(editor: Editor) -> int:
     dropped = 0
     for node in editor.nodes("Mul"):
         for constant, ones in (node.input[:], node.input[::-1]):
-            if not editor.is_constant(constant) or not _are_ones(editor, ones):
+            values = editor.constant(constant)
+            if values is None or not _are_ones(editor, ones):
                 continue
             takers = editor.consumers(node.output[0])
             if editor.is_output(node.output[0]) or not all(
-                _has_the_batch(editor, taker, node.output[0]) for taker in takers
+                _has_the_batch(editor, taker, node.output[0], values) for taker in takers
             ):
                 continue
             for taker in takers:
@@ -296,15 +297,18 @@ def _are_ones(editor: Editor, value: str) -> bool:
     return one is not None and one.size == 1 and bool((one == 1).all())
 
 
-def _has_the_batch(editor: Editor, taker: onnx.NodeProto, value: str) -> bool:
-    """Whether a Mul's or Add's other operand already has the batch axis, and all axes, of its result."""
+def _has_the_batch(editor: Editor, taker: onnx.NodeProto, value: str, constant: Array) -> bool:
+    """Whether a Mul's or Add's other operand has the batch axis, so that with the constant it makes the same shape."""
     others = [one for one in taker.input if one != value]
     if taker.op_type not in ("Mul", "Add") or len(others) != 1:
         return False
     shape, result = editor.shape(others[0]), editor.shape(taker.output[0])
-    return bool(
-        shape and result and len(shape) == len(result) and shape[0] == result[0] is not None
-    )
+    if not shape or not result or not isinstance(shape[0], str) or len(shape) != len(result):
+        return False
+    own = (1,) * (len(shape) - constant.ndim) + constant.shape
+    if len(own) > len(shape) or own[0] != 1:
+        return False
+    return result[1:] == tuple(b if a == 1 else a for a, b in zip(own, shape, strict=True))[1:]
 
 
 def _split_factor(editor: Editor, node: onnx.NodeProto) -> tuple[str, str] | None:
