@@ -6,14 +6,18 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import axes, latents
-from .errors import InputError, ModelFileError, shown
+from .buckets import batch_buckets
+from .cuda import CudaOptions
+from .device_array import DeviceArray
+from .errors import InputError, shown
 from .golden import Golden, golden_inputs
 from .images import Pixels, to_pil
 from .inputs import (
@@ -22,8 +26,8 @@ from .inputs import (
     between,
     check_drawable,
     check_input,
+    check_output,
     draw_field,
-    has_shape,
     is_picture,
     is_shared,
     sample_bytes,
@@ -61,11 +65,12 @@ class Generator:
         threads: int | None = None,
         micro_batch: int | None = None,
         max_output_bytes: int = 4 << 30,
+        cuda: CudaOptions | None = None,
     ) -> None:
         """model: a path, or the file's bytes. device: "auto", "cuda", "cuda:1" or "cpu"; "auto" may use the CPU
         and says so in `device`. threads: of the CPU; default, what this process may use. micro_batch: images per
         run of the graph; by default 16, fewer of more than 256 x 256 pixels. max_output_bytes: bound on the output
-        of one call.
+        of one call. cuda: how a GPU runs the model; only where the device is one.
 
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
         """
@@ -82,10 +87,16 @@ class Generator:
                 seen=f"One sample has {largest} bytes, the limit is {max_output_bytes}",
                 repair="Raise max_output_bytes, if you trust the file",
             )
-        self._micro_batch = self._fitting()
         self._session = Session(
-            self._file.data, device=device, threads=threads, example=self._zeros(1)
+            self._file.data,
+            device=device,
+            threads=threads,
+            example=self._zeros(1),
+            cuda=cuda,
+            buckets=batch_buckets(micro_batch or MICRO_BATCH),
+            sized=not self.signature.example_sizes,
         )
+        self._micro_batch = self._fitting()
 
     def __repr__(self) -> str:
         return f"Generator({self._file.name!r}, device={self.device!r})"
@@ -126,7 +137,11 @@ class Generator:
         "drawn" for each; only where the signature has such inputs. Raises `InputError`.
         """
         count = self.bounded(count)
-        chunks = list(self._chunks(count, seed, start, label, truncation, noise))
+        chunks = list(
+            self.stream(
+                count, seed=seed, start=start, label=label, truncation=truncation, noise=noise
+            )
+        )
         return np.concatenate(chunks) if len(chunks) != 1 else chunks[0]
 
     def stream(
@@ -141,7 +156,28 @@ class Generator:
     ) -> Iterator[Array]:
         """The images of `sample`, some at a time, in bounded memory."""
         count = latents.check_integer("count", count, 1, MAX_COUNT)
-        return self._chunks(count, seed, start, label, truncation, noise)
+        return self._run_each(self._batches(count, seed, start, label, truncation, noise))
+
+    def sample_dlpack(
+        self,
+        count: int = 1,
+        *,
+        seed: int | None = None,
+        start: int = 0,
+        label: Label | None = None,
+        truncation: float | None = None,
+        noise: Noise = "shared",
+    ) -> Iterator[DeviceArray]:
+        """The images of `sample`, a micro-batch at a time, left on the device that made them: uint8 [n, H, W, C].
+
+        `torch.from_dlpack(images)` or `cupy.from_dlpack(images)` takes them over without a copy, and each has memory
+        of its own. They are made without padding and without CUDA graphs; pixels may differ from those of `sample` by
+        rounding. Unmeasured on a GPU. Raises `InputError`, and `DeviceUnavailableError` where onnxruntime-gpu is too
+        old for DLPack.
+        """
+        count = latents.check_integer("count", count, 1, MAX_COUNT)
+        batches = self._batches(count, seed, start, label, truncation, noise)
+        return map(self._run_on_device, batches)
 
     def images(
         self,
@@ -192,19 +228,18 @@ class Generator:
         labels = self.labels(label, 1)
         self._check_truncation(truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
-        return self._run_path(begin, end, frames)
+        return self._run_each(self._path(begin, end, frames))
 
-    def _run_path(
+    def _path(
         self, begin: dict[str, Array], end: dict[str, Array], frames: int
-    ) -> Iterator[Array]:
+    ) -> Iterator[dict[str, Array]]:
         for i in range(0, frames, self._micro_batch):
             n = min(self._micro_batch, frames - i)
             steps = np.arange(i, i + n) / max(frames - 1, 1)
-            path = {
+            yield {
                 field.name: between(field, begin[field.name][0], end[field.name][0], steps)
                 for field in self.signature.inputs
             }
-            yield self.run(path, [self.signature.main])[0]
 
     def __call__(self, /, **inputs: Given) -> dict[str, Array]:
         """Run the graph on inputs of the caller's own, by the names of the signature; all outputs by name.
@@ -267,7 +302,7 @@ class Generator:
         outputs = self(**inputs)[self.signature.main.name]
         return golden.compare(outputs, self.signature.main, limit=1 if self.device == "cpu" else 2)
 
-    def _chunks(
+    def _batches(
         self,
         count: int,
         seed: int | None,
@@ -275,7 +310,8 @@ class Generator:
         label: Label | None,
         truncation: float | None,
         noise: Noise,
-    ) -> Iterator[Array]:
+    ) -> Iterator[dict[str, Array]]:
+        """The inputs of these images, a micro-batch at a time."""
         if seed is None:
             seed = secrets.randbits(64)
             logger.info("Drew seed %d", seed)
@@ -287,9 +323,9 @@ class Generator:
         labels = self.labels(label, count)
         self._check_truncation(truncation)
         each = self._noise_for_each(noise)
-        return self._run_chunks(count, seed, start, labels, truncation, each)
+        return self._drawn_batches(count, seed, start, labels, truncation, each)
 
-    def _run_chunks(
+    def _drawn_batches(
         self,
         count: int,
         seed: int,
@@ -297,13 +333,31 @@ class Generator:
         labels: Array | None,
         truncation: float | None,
         each: bool,
-    ) -> Iterator[Array]:
+    ) -> Iterator[dict[str, Array]]:
         for i in range(0, count, self._micro_batch):
             n = min(self._micro_batch, count - i)
             part = labels[i : i + n] if labels is not None and labels.ndim else labels
             indices = range(start + i, start + i + n)
-            inputs = self._draw(seed, indices, part, truncation, each)
-            yield self.run(inputs, [self.signature.main])[0]
+            yield self._draw(seed, indices, part, truncation, each)
+
+    def _run_each(self, batches: Iterable[Mapping[str, Array]]) -> Iterator[Array]:
+        """The main output of each batch of drawn inputs, in order; the session may be batches ahead."""
+        main, counts = self.signature.main, deque[int]()
+
+        def counted() -> Iterator[Mapping[str, Array]]:
+            for inputs in batches:
+                counts.append(len(next(iter(inputs.values()))))
+                yield inputs
+
+        for (array,) in self._session.run_stream(counted(), [main.name]):
+            check_output(main, array.shape, counts.popleft())
+            yield array
+
+    def _run_on_device(self, inputs: Mapping[str, Array]) -> DeviceArray:
+        main = self.signature.main
+        (array,) = self._session.run_on_device(inputs, [main.name])
+        check_output(main, array.shape, len(next(iter(inputs.values()))))
+        return array
 
     def run(
         self,
@@ -311,10 +365,7 @@ class Generator:
         outputs: Sequence[Field],
         sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> list[Array]:
-        """One micro-batch of checked inputs, images and masks padded to the dynamic axes' sizes.
-
-        onnxruntime holds no graph to the shapes that it declares, so they are looked at here.
-        """
+        """One micro-batch of checked inputs, images and masks padded to the dynamic axes' sizes."""
         count = len(next(iter(inputs.values())))
         given = {
             field.name: axes.padded(field, inputs[field.name], sizes)
@@ -324,12 +375,7 @@ class Generator:
         }
         arrays = self._session.run(given, [field.name for field in outputs])
         for field, array in zip(outputs, arrays, strict=True):
-            if not has_shape(field, array, sizes) or len(array) != count:
-                raise ModelFileError(
-                    f"Output {field.name} is not what the signature says",
-                    seen=f"shape {list(array.shape)} for a batch of {count}",
-                    repair="Export the model again with `gan export`",
-                )
+            check_output(field, array.shape, count, sizes)
         return arrays
 
     def drawn(
@@ -501,7 +547,8 @@ class Generator:
         known = {**self.signature.example_sizes, **(sizes or {})}
         values = math.prod(self.signature.main.shape_at(known))
         fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(values, 1)))
-        return min(self._asked or fitting, max(1, self.max_output_bytes // max(self._bytes(sizes))))
+        most = max(1, self.max_output_bytes // max(self._bytes(sizes)))
+        return self._session.fitting(min(self._asked or fitting, most))
 
     def _zeros(self, count: int) -> dict[str, Array]:
         return {

@@ -1,0 +1,328 @@
+"""A session's runs through buffers that stay on the device: padded to buckets, one at a time, downloads beside compute.
+
+Knows nothing of models, seeds or providers: it takes the device's name, so that tests run it on a CPU. No GPU has run
+it yet: its speed there is unmeasured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .buckets import (
+    NO_GRAPH,
+    GraphIds,
+    Recent,
+    batch_buckets,
+    bucket_of,
+    crop_rows,
+    key_of,
+    pad_rows,
+)
+from .device_array import DeviceArray
+from .errors import DeviceUnavailableError
+from .inputs import Array
+
+logger = logging.getLogger("gan.runtime")
+
+SLOTS = 2  # sets of buffers a shape: one is copied to the host while the other is computed
+AHEAD = 2  # batches of a stream that are under way while the caller has one in hand
+SHAPES = 8  # for which buffers are kept; a generator of one size has log2(micro-batch) + 1
+GRAPHS = 32  # captured in a session's life
+Inputs = Mapping[str, Array]
+
+
+class Engine:
+    """Runs one session on one device. All methods may be called from several threads at once.
+
+    One thread of its own does all runs: onnxruntime's CUDA provider keeps captured graphs and library handles for each
+    thread that runs, and never allows two runs of a captured graph at once. The first batch of a shape runs on loose
+    buffers, and shows what the outputs are; from the second on the shape has buffers of its own, and a graph where
+    graphs are captured. Sizes met once cost neither.
+    """
+
+    def __init__(
+        self,
+        ort: Any,
+        session: Any,
+        *,
+        device: str,
+        index: int = 0,
+        graphs: bool = False,
+        buckets: Sequence[int] = batch_buckets(16),
+        shapes: int = SHAPES,
+    ) -> None:
+        """ort: the onnxruntime module. device: as onnxruntime names it, "cuda" or "cpu". graphs: the session was made
+        to capture graphs. buckets: batch sizes. shapes: for how many buffers are kept."""
+        self._ort, self._session = ort, session
+        self._device = (device, index)
+        self._graphs = GraphIds(GRAPHS if graphs else 0)
+        self._skip = self._run_options(NO_GRAPH) if graphs else None
+        self.buckets = tuple(buckets)
+        self._shapes: Recent[_Shape] = Recent(shapes)
+        self._waiting, self._lock = 0, threading.Lock()
+        self._runner = ThreadPoolExecutor(1, "gan-run")
+        self._copier = ThreadPoolExecutor(1, "gan-copy")
+
+    def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> list[Array]:
+        """The named outputs for a batch [B, ...] of every input; all outputs by default.
+
+        Raises `DeviceUnavailableError`. A run that failed leaves the buffers as they were: the next may follow, and
+        fails by itself if the device is gone.
+        """
+        return self._submit(inputs, self._names(outputs)).result().result()
+
+    def run_stream(
+        self, batches: Iterable[Inputs], outputs: Sequence[str] | None = None
+    ) -> Iterator[list[Array]]:
+        """`run` of each batch, in order. The caller makes the next batch while one is computed and one comes down.
+
+        At most three batches are in memory. An error comes with the batch that failed. Closing the iterator drops
+        what has not begun.
+        """
+        names = self._names(outputs)
+        pending: deque[Future[Future[list[Array]]]] = deque()
+        try:
+            for inputs in batches:
+                pending.append(self._submit(inputs, names))
+                if len(pending) > AHEAD:
+                    yield pending.popleft().result().result()
+            while pending:
+                yield pending.popleft().result().result()
+        finally:
+            for task in pending:
+                if task.cancel():
+                    self._count(-1)
+
+    def run_on_device(
+        self, inputs: Inputs, outputs: Sequence[str] | None = None
+    ) -> list[DeviceArray]:
+        """As `run`, but the outputs stay on the device, each in memory of its own.
+
+        Neither padded nor from a graph, which would write to memory that the next batch shares.
+        """
+        names = self._names(outputs)
+        contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        values = self._runner.submit(self._run_loose, contiguous, names).result()
+        return [DeviceArray(value, tuple(value.shape()), self._session) for value in values]
+
+    def _names(self, outputs: Sequence[str] | None) -> list[str]:
+        return list(outputs or (output.name for output in self._session.get_outputs()))
+
+    def _submit(self, inputs: Inputs, names: list[str]) -> Future[Future[list[Array]]]:
+        self._count(1)
+        return self._runner.submit(self._work, inputs, names)
+
+    def _count(self, change: int) -> int:
+        with self._lock:
+            self._waiting += change
+            return self._waiting
+
+    def _work(self, inputs: Inputs, names: list[str]) -> Future[list[Array]]:
+        """On the runner's thread: run one batch, then have it copied."""
+        self._count(-1)
+        count = len(next(iter(inputs.values())))
+        bucket = bucket_of(count, self.buckets)
+        given = {name: pad_rows(array, bucket) for name, array in inputs.items()}
+        key = key_of(given, names)
+        shape = self._shapes.get(key)
+        if shape is None:
+            values = self._run_loose(given, names)
+            self._shapes.add(key, _Shape(values))
+            return self._handed_on(values, count, bucket, None)
+        slot = self._free_slot(shape, given, names)
+        try:
+            self._run_slot(slot, given)
+        except BaseException:
+            slot.free.set()
+            raise
+        return self._handed_on(slot.outputs, count, bucket, slot)
+
+    def _handed_on(
+        self, values: list[Any], count: int, bucket: int, slot: _Slot | None
+    ) -> Future[list[Array]]:
+        """Copied by the other thread if another batch waits for this one, else here, which saves a hop."""
+        if self._count(0):
+            with contextlib.suppress(RuntimeError):  # the interpreter ends, and takes no more work
+                return self._copier.submit(self._copied, values, count, bucket, slot)
+        done: Future[list[Array]] = Future()
+        done.set_result(self._copied(values, count, bucket, slot))
+        return done
+
+    def _copied(
+        self, values: list[Any], count: int, bucket: int, slot: _Slot | None
+    ) -> list[Array]:
+        try:
+            with _reported(self._device), GATE.shared():
+                return [_to_host(value, count, bucket) for value in values]
+        finally:
+            if slot:
+                slot.free.set()
+
+    def _run_loose(self, given: Inputs, names: list[str]) -> list[Any]:
+        """Run with memory that onnxruntime allocates for this run alone, and without a graph."""
+        with _reported(self._device), GATE.shared():
+            binding = self._session.io_binding()
+            for name, array in given.items():
+                binding.bind_ortvalue_input(name, self._uploaded(array))
+            for name in names:
+                binding.bind_output(name, *self._device)
+            self._session.run_with_iobinding(binding, self._skip)
+            return list(binding.get_outputs())
+
+    def _uploaded(self, array: Array) -> Any:
+        value = self._ort.OrtValue.ortvalue_from_shape_and_type(
+            array.shape, array.dtype.type, *self._device
+        )
+        value.update_inplace(array)
+        return value
+
+    def _free_slot(self, shape: _Shape, given: Inputs, names: list[str]) -> _Slot:
+        """A set of buffers with nothing in it, taken: a free one, a new one, or the one that is free next."""
+        slot = next((slot for slot in shape.slots if slot.free.is_set()), None)
+        if slot is None and len(shape.slots) < SLOTS:
+            with _reported(self._device), GATE.shared():
+                slot = self._new_slot(shape, given, names)
+            shape.slots.append(slot)
+        if (
+            slot is None
+        ):  # the copier holds all, and needs nobody to go on; the first of them began first
+            slot = shape.slots[0]
+            slot.free.wait()
+        shape.slots.remove(slot)
+        shape.slots.append(slot)
+        slot.free.clear()
+        return slot
+
+    def _new_slot(self, shape: _Shape, given: Inputs, names: list[str]) -> _Slot:
+        inputs = {name: self._uploaded(array) for name, array in given.items()}
+        outputs = [
+            self._ort.OrtValue.ortvalue_from_shape_and_type(size, kind, *self._device)
+            for size, kind in shape.outputs
+        ]
+        binding = self._session.io_binding()
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in zip(names, outputs, strict=True):
+            binding.bind_ortvalue_output(name, value)
+        return _Slot(binding, inputs, outputs)
+
+    def _run_slot(self, slot: _Slot, given: Inputs) -> None:
+        with _reported(self._device):
+            with GATE.shared():
+                for name, value in slot.inputs.items():
+                    value.update_inplace(given[name])
+            if slot.options is None and self._skip:
+                slot.options = self._captured(slot)
+                return
+            with GATE.shared():
+                self._session.run_with_iobinding(slot.binding, slot.options)
+
+    def _captured(self, slot: _Slot) -> Any:
+        """Run the slot for the first time, capturing its graph; the options of its later runs."""
+        graph = self._graphs.take()
+        if graph != NO_GRAPH:
+            options = self._run_options(graph)
+            try:
+                with GATE.exclusive():
+                    self._session.run_with_iobinding(slot.binding, options)
+                return options
+            except Exception as error:  # onnxruntime's own errors derive from Exception alone
+                self._graphs = GraphIds(0)
+                logger.warning("No more CUDA graphs, runs go on without: %.300s", error)
+        with GATE.shared():
+            self._session.run_with_iobinding(slot.binding, self._skip)
+        return self._skip
+
+    def _run_options(self, graph: int) -> Any:
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+        return options
+
+
+class _Shape:
+    """What is known of one shape of inputs: its outputs' shapes and types, and its sets of buffers."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self.outputs = [(list(value.shape()), value.element_type()) for value in values]
+        self.slots: list[_Slot] = []  # the one used longest ago first
+
+
+class _Slot:
+    """Buffers on the device, bound to the session for good. Free: no batch is in them."""
+
+    def __init__(self, binding: Any, inputs: dict[str, Any], outputs: list[Any]) -> None:
+        self.binding, self.inputs, self.outputs = binding, inputs, outputs
+        self.options: Any = None
+        self.free = threading.Event()
+        self.free.set()
+
+
+class Gate:
+    """Many at once, or one alone: while a CUDA graph is captured, no other thread of the process may call CUDA.
+
+    onnxruntime captures in CUDA's global mode, in which another thread's copy or allocation, for any session, breaks
+    the capture.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside, self._wanted = 0, 0
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside >= 0 and not self._wanted)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        with self._changed:
+            self._wanted += 1
+            self._changed.wait_for(lambda: self._inside == 0)
+            self._wanted -= 1
+            self._inside = -1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside = 0
+                self._changed.notify_all()
+
+
+GATE = Gate()  # one for the process, as CUDA's capture mode is
+
+
+def _to_host(value: Any, count: int, bucket: int) -> Array:
+    """A numpy array of the caller's own, without padding."""
+    array: Array = crop_rows(value.numpy(), count, bucket)
+    return (
+        array if array.flags.owndata else array.copy()
+    )  # on a CPU numpy() is a view of the buffer
+
+
+@contextlib.contextmanager
+def _reported(device: tuple[str, int]) -> Iterator[None]:
+    try:
+        yield
+    except DeviceUnavailableError:
+        raise
+    except Exception as error:  # onnxruntime's own errors derive from Exception alone
+        raise DeviceUnavailableError(
+            f"{device[0]}:{device[1]} failed while it ran the model",
+            seen=f"{error!s:.300}",
+            repair="See `gan doctor --device cuda`, take a smaller micro-batch, or CudaOptions(graphs=False)",
+        ) from error
