@@ -309,9 +309,8 @@ GATE = Gate()  # one for the process, as CUDA's capture mode is
 def _to_host(value: Any, count: int, bucket: int) -> Array:
     """A numpy array of the caller's own, without padding."""
     array: Array = crop_rows(value.numpy(), count, bucket)
-    return (
-        array if array.flags.owndata else array.copy()
-    )  # on a CPU numpy() is a view of the buffer
+    # On a CPU numpy() is a view of the buffer, which the next batch overwrites.
+    return array if array.flags.owndata else array.copy()
 
 
 @contextlib.contextmanager
