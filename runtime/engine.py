@@ -7,6 +7,7 @@ it yet: its speed there is unmeasured.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import threading
 from collections import deque
@@ -68,8 +69,9 @@ class Engine:
         self.buckets = tuple(buckets)
         self._shapes: Recent[_Shape] = Recent(shapes)
         self._waiting, self._lock = 0, threading.Lock()
-        self._runner = ThreadPoolExecutor(1, "gan-run")
-        self._copier = ThreadPoolExecutor(1, "gan-copy")
+        begin = (_choose_device, (ort, index if device == "cuda" else 0))
+        self._runner = ThreadPoolExecutor(1, "gan-run", *begin)
+        self._copier = ThreadPoolExecutor(1, "gan-copy", *begin)
 
     def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> list[Array]:
         """The named outputs for a batch [B, ...] of every input; all outputs by default.
@@ -110,7 +112,10 @@ class Engine:
         """
         names = self._names(outputs)
         contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        values = self._runner.submit(self._run_loose, contiguous, names).result()
+        try:
+            values = self._runner.submit(self._run_loose, contiguous, names).result()
+        except Exception as error:  # as in _work
+            raise self._failure(error) from error
         return [DeviceArray(value, tuple(value.shape()), self._session) for value in values]
 
     def _names(self, outputs: Sequence[str] | None) -> list[str]:
@@ -131,19 +136,27 @@ class Engine:
         count = len(next(iter(inputs.values())))
         bucket = bucket_of(count, self.buckets)
         given = {name: pad_rows(array, bucket) for name, array in inputs.items()}
+        try:
+            values, slot = self._computed(given, names)
+        except Exception as error:  # onnxruntime's own errors derive from Exception alone
+            raise self._failure(error) from error
+        return self._handed_on(values, count, bucket, slot)
+
+    def _computed(self, given: Inputs, names: list[str]) -> tuple[list[Any], _Slot | None]:
+        """The outputs on the device, and the buffers that hold them, where they are not loose."""
         key = key_of(given, names)
         shape = self._shapes.get(key)
         if shape is None:
             values = self._run_loose(given, names)
             self._shapes.add(key, _Shape(values))
-            return self._handed_on(values, count, bucket, None)
+            return values, None
         slot = self._free_slot(shape, given, names)
         try:
             self._run_slot(slot, given)
         except BaseException:
             slot.free.set()
             raise
-        return self._handed_on(slot.outputs, count, bucket, slot)
+        return slot.outputs, slot
 
     def _handed_on(
         self, values: list[Any], count: int, bucket: int, slot: _Slot | None
@@ -160,15 +173,17 @@ class Engine:
         self, values: list[Any], count: int, bucket: int, slot: _Slot | None
     ) -> list[Array]:
         try:
-            with _reported(self._device), GATE.shared():
+            with GATE.shared:
                 return [_to_host(value, count, bucket) for value in values]
+        except Exception as error:  # as in _work
+            raise self._failure(error) from error
         finally:
             if slot:
                 slot.free.set()
 
     def _run_loose(self, given: Inputs, names: list[str]) -> list[Any]:
         """Run with memory that onnxruntime allocates for this run alone, and without a graph."""
-        with _reported(self._device), GATE.shared():
+        with GATE.shared:
             binding = self._session.io_binding()
             for name, array in given.items():
                 binding.bind_ortvalue_input(name, self._uploaded(array))
@@ -188,12 +203,10 @@ class Engine:
         """A set of buffers with nothing in it, taken: a free one, a new one, or the one that is free next."""
         slot = next((slot for slot in shape.slots if slot.free.is_set()), None)
         if slot is None and len(shape.slots) < SLOTS:
-            with _reported(self._device), GATE.shared():
+            with GATE.shared:
                 slot = self._new_slot(shape, given, names)
             shape.slots.append(slot)
-        if (
-            slot is None
-        ):  # the copier holds all, and needs nobody to go on; the first of them began first
+        if slot is None:  # the copier holds all, and needs nobody to go on; the first began first
             slot = shape.slots[0]
             slot.free.wait()
         shape.slots.remove(slot)
@@ -215,15 +228,14 @@ class Engine:
         return _Slot(binding, inputs, outputs)
 
     def _run_slot(self, slot: _Slot, given: Inputs) -> None:
-        with _reported(self._device):
-            with GATE.shared():
-                for name, value in slot.inputs.items():
-                    value.update_inplace(given[name])
-            if slot.options is None and self._skip:
-                slot.options = self._captured(slot)
-                return
-            with GATE.shared():
+        first = slot.options is None and self._skip is not None
+        with GATE.shared:
+            for name, value in slot.inputs.items():
+                value.update_inplace(given[name])
+            if not first:
                 self._session.run_with_iobinding(slot.binding, slot.options)
+        if first:
+            slot.options = self._captured(slot)
 
     def _captured(self, slot: _Slot) -> Any:
         """Run the slot for the first time, capturing its graph; the options of its later runs."""
@@ -231,15 +243,22 @@ class Engine:
         if graph != NO_GRAPH:
             options = self._run_options(graph)
             try:
-                with GATE.exclusive():
+                with GATE.exclusive:
                     self._session.run_with_iobinding(slot.binding, options)
                 return options
             except Exception as error:  # onnxruntime's own errors derive from Exception alone
                 self._graphs = GraphIds(0)
                 logger.warning("No more CUDA graphs, runs go on without: %.300s", error)
-        with GATE.shared():
+        with GATE.shared:
             self._session.run_with_iobinding(slot.binding, self._skip)
         return self._skip
+
+    def _failure(self, error: Exception) -> DeviceUnavailableError:
+        return DeviceUnavailableError(
+            f"{self._device[0]}:{self._device[1]} failed while it ran the model",
+            seen=f"{error!s:.300}",
+            repair="See `gan doctor --device cuda`, take a smaller micro-batch, or CudaOptions(graphs=False)",
+        )
 
     def _run_options(self, graph: int) -> Any:
         options = self._ort.RunOptions()
@@ -273,34 +292,54 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside, self._wanted = 0, 0
+        self.changed = threading.Condition()
+        self.inside, self.wanted = 0, 0  # -1 inside: one alone
+        self.shared, self.exclusive = _Shared(self), _Exclusive(self)
 
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._inside >= 0 and not self._wanted)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        with self._changed:
-            self._wanted += 1
-            self._changed.wait_for(lambda: self._inside == 0)
-            self._wanted -= 1
-            self._inside = -1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside = 0
-                self._changed.notify_all()
+class _Shared:
+    """`with gate.shared`: written out, as it is passed several times for each batch."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        gate = self._gate
+        with gate.changed:
+            while gate.wanted or gate.inside < 0:
+                gate.changed.wait()
+            gate.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        gate = self._gate
+        with gate.changed:
+            gate.inside -= 1
+            if gate.wanted:
+                gate.changed.notify_all()
+
+
+class _Exclusive:
+    """`with gate.exclusive`: waits until nobody is inside, and holds up those who come meanwhile."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        gate = self._gate
+        with gate.changed:
+            gate.wanted += 1
+            try:
+                while gate.inside:
+                    gate.changed.wait()
+                gate.inside = -1
+            finally:
+                gate.wanted -= 1
+
+    def __exit__(self, *_: object) -> None:
+        gate = self._gate
+        with gate.changed:
+            gate.inside = 0
+            gate.changed.notify_all()
 
 
 GATE = Gate()  # one for the process, as CUDA's capture mode is
@@ -313,15 +352,9 @@ def _to_host(value: Any, count: int, bucket: int) -> Array:
     return array if array.flags.owndata else array.copy()
 
 
-@contextlib.contextmanager
-def _reported(device: tuple[str, int]) -> Iterator[None]:
-    try:
-        yield
-    except DeviceUnavailableError:
-        raise
-    except Exception as error:  # onnxruntime's own errors derive from Exception alone
-        raise DeviceUnavailableError(
-            f"{device[0]}:{device[1]} failed while it ran the model",
-            seen=f"{error!s:.300}",
-            repair="See `gan doctor --device cuda`, take a smaller micro-batch, or CudaOptions(graphs=False)",
-        ) from error
+def _choose_device(ort: Any, index: int) -> None:
+    """Make a thread's CUDA calls go to this GPU, or its first copy would open a context on GPU 0."""
+    if index:
+        version = str(getattr(ort, "cuda_version", "")).partition(".")[0]
+        with contextlib.suppress(OSError, AttributeError):  # another name elsewhere: a context more
+            ctypes.CDLL(f"libcudart.so.{version}").cudaSetDevice(index)

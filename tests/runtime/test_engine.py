@@ -341,7 +341,7 @@ def test_the_gate_lets_many_in_together_and_a_capture_alone() -> None:
 
     def share() -> None:
         for _ in range(40):
-            with gate.shared():
+            with gate.shared:
                 with lock:
                     inside[0] += 1
                     worst[0] = max(worst[0], inside[0])
@@ -352,7 +352,7 @@ def test_the_gate_lets_many_in_together_and_a_capture_alone() -> None:
 
     def capture() -> None:
         for _ in range(10):
-            with gate.exclusive():
+            with gate.exclusive:
                 with lock:
                     inside[1] += 1
                     captures[0] += inside == [0, 1]
