@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import sys
@@ -238,6 +239,46 @@ def test_a_batch_comes_down_while_the_next_is_computed(
     assert len(used) == 2  # two sets of buffers, each with a graph of its own
 
 
+def test_the_buffers_that_are_free_first_are_waited_for(
+    ort: FakeOrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies end one at a time, when the test lets them; the fourth run waits for the second copy, not the third."""
+    engine, session = fake_engine(ort, graphs=False)
+    list(engine.run_stream([batch(2)] * 6))
+    go_on, to_host = threading.Semaphore(0), engine_module._to_host
+
+    def held(*arguments: Any) -> Array:
+        assert go_on.acquire(timeout=20)
+        return to_host(*arguments)
+
+    monkeypatch.setattr(engine_module, "_to_host", held)
+    before = len(session.calls)
+
+    def ran(count: int) -> bool:
+        return len(session.calls) == count
+
+    monkeypatch.setattr(engine, "_handed_on", functools.partial(handed_to_copier, engine))
+    tasks = [engine._submit(batch(2, i), ["y"]) for i in range(4)]
+    for runs in (2, 3, 4):
+        wait_for(functools.partial(ran, before + runs))
+        go_on.release()
+    go_on.release()
+    for i, task in enumerate(tasks):
+        assert task.result(20).result(20)[0].tolist() == doubled(batch(2, i))
+
+
+def handed_to_copier(engine: Engine, *batch: Any) -> Any:
+    return engine._copier.submit(engine._copied, *batch)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.002)
+    pytest.fail("it never came")
+
+
 def test_a_stream_is_at_most_three_batches_ahead_of_its_reader(ort: FakeOrt) -> None:
     engine, _ = fake_engine(ort)
     drawn = 0
@@ -366,6 +407,28 @@ def test_the_gate_lets_many_in_together_and_a_capture_alone() -> None:
         assert not thread.is_alive()
     assert captures == [20]
     assert worst[0] > 1
+
+
+def test_a_capture_is_not_kept_waiting_by_those_who_come_later() -> None:
+    gate, order = Gate(), []
+
+    def capture() -> None:
+        with gate.exclusive:
+            order.append("capture")
+
+    def share() -> None:
+        with gate.shared:
+            order.append("share")
+
+    with gate.shared:
+        threads = [in_thread(capture)]
+        wait_for(lambda: gate.wanted == 1)
+        threads.append(in_thread(share))
+        time.sleep(0.05)
+        assert order == []
+    for thread in threads:
+        thread.join(5)
+    assert order == ["capture", "share"]
 
 
 def test_nobody_copies_while_a_graph_is_captured_not_even_for_another_engine(
