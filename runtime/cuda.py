@@ -99,9 +99,7 @@ def providers(
     tensorrt = {"device_id": str(index)}
     if options.memory_limit is not None:
         tensorrt["trt_max_workspace_size"] = str(options.memory_limit)
-    if (
-        sized
-    ):  # one engine for all buckets; without a profile it is built anew for each larger batch
+    if sized:  # one engine for all buckets; else it is built anew for each larger batch
         tensorrt |= _profile(example, buckets)
     if options.tensorrt_cache is not None:
         folder = os.fspath(options.tensorrt_cache)

@@ -35,7 +35,7 @@ logger = logging.getLogger("gan.runtime")
 
 SLOTS = 2  # sets of buffers a shape: one is copied to the host while the other is computed
 AHEAD = 2  # batches of a stream that are under way while the caller has one in hand
-SHAPES = 8  # for which buffers are kept; a generator of one size has log2(micro-batch) + 1
+SPARE = 8  # shapes for which buffers are kept beyond one for each bucket
 GRAPHS = 32  # captured in a session's life
 Inputs = Mapping[str, Array]
 
@@ -58,16 +58,17 @@ class Engine:
         index: int = 0,
         graphs: bool = False,
         buckets: Sequence[int] = batch_buckets(16),
-        shapes: int = SHAPES,
+        shapes: int | None = None,
     ) -> None:
         """ort: the onnxruntime module. device: as onnxruntime names it, "cuda" or "cpu". graphs: the session was made
-        to capture graphs. buckets: batch sizes. shapes: for how many buffers are kept."""
+        to capture graphs. buckets: batch sizes. shapes: for how many buffers are kept; by default one
+        for each bucket, as a generator of one size has, and a few more."""
         self._ort, self._session = ort, session
         self._device = (device, index)
         self._graphs = GraphIds(GRAPHS if graphs else 0)
         self._skip = self._run_options(NO_GRAPH) if graphs else None
         self.buckets = tuple(buckets)
-        self._shapes: Recent[_Shape] = Recent(shapes)
+        self._shapes: Recent[_Shape] = Recent(shapes or len(self.buckets) + SPARE)
         self._waiting, self._lock = 0, threading.Lock()
         begin = (_choose_device, (ort, index if device == "cuda" else 0))
         self._runner = ThreadPoolExecutor(1, "gan-run", *begin)

@@ -9,15 +9,16 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import axes, latents
+from . import asked, axes, latents
+from .asked import Label, Noise
 from .buckets import batch_buckets
 from .cuda import CudaOptions
 from .device_array import DeviceArray
-from .errors import InputError, shown
+from .errors import InputError
 from .golden import Golden, golden_inputs
 from .images import Pixels, to_pil
 from .inputs import (
@@ -36,7 +37,7 @@ from .inputs import (
 from .model_file import ModelFile
 from .pictures import Source
 from .session import Session
-from .signature import Field, Signature, class_count
+from .signature import Field, Signature
 from .translator import Translator
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gan.runtime")
 
-Label = int | str | Sequence[int | str]
-Noise = Literal["shared", "drawn"]
 MICRO_BATCH, MICRO_VALUES = 16, 16 * 3 * 256 * 256  # at most, of one run
 MAX_COUNT = 2**63 - 1
 
@@ -226,7 +225,7 @@ class Generator:
         """The images of `interpolate`, some at a time, in bounded memory."""
         frames = latents.check_integer("number of frames", frames, 1, MAX_COUNT)
         labels = self.labels(label, 1)
-        self._check_truncation(truncation)
+        asked.check_truncation(self.signature, truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
         return self._run_each(self._path(begin, end, frames))
 
@@ -321,8 +320,8 @@ class Generator:
         for field in self.signature.inputs:
             check_drawable(field)
         labels = self.labels(label, count)
-        self._check_truncation(truncation)
-        each = self._noise_for_each(noise)
+        asked.check_truncation(self.signature, truncation)
+        each = asked.noise_for_each(self.signature, noise)
         return self._drawn_batches(count, seed, start, labels, truncation, each)
 
     def _drawn_batches(
@@ -418,64 +417,7 @@ class Generator:
 
     def labels(self, label: Label | None, count: int) -> Array | None:
         """int64 [] for one label, [count] for one each, None where they are drawn."""
-        if label is None:
-            return None
-        field = self.signature.label
-        if field is None:
-            raise InputError(
-                "A label was given", seen="This model has no classes", repair="Leave label out"
-            )
-        if isinstance(label, np.ndarray):
-            label = label.tolist()
-        if isinstance(label, str) or not isinstance(label, Sequence):
-            return np.asarray(self._class_index(label), np.int64)
-        indices = np.array([self._class_index(one) for one in label], np.int64)
-        if len(indices) != count:
-            raise InputError(
-                "The labels were refused",
-                seen=f"{len(indices)} labels for {count} images",
-                repair="Give one label, or one for each image",
-            )
-        return indices
-
-    def _class_index(self, label: int | str) -> int:
-        field = self.signature.label
-        assert field is not None
-        known, names = class_count(field), self.classes
-        if isinstance(label, str) and label in names:
-            return names.index(label)
-        integer = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
-        if integer and 0 <= int(label) < known:
-            return int(label)
-        listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise InputError(
-            "The label was refused",
-            seen=shown(label),
-            repair=f"Give a class index from 0 to {known - 1}"
-            + (f", or one of: {listed}" if names else ""),
-        )
-
-    def _check_truncation(self, truncation: float | None) -> None:
-        if truncation is None:
-            return
-        field = self.signature.input("truncation")
-        if field is None:
-            raise InputError(
-                "Truncation was given", seen="This model has none", repair="Leave truncation out"
-            )
-        check_input(field, [truncation])
-
-    def _noise_for_each(self, noise: str) -> bool:
-        """Whether each image has noise of its own."""
-        if noise == "shared":
-            return False
-        if noise != "drawn" or not any(is_shared(field) for field in self.signature.inputs):
-            raise InputError(
-                "The noise was refused",
-                seen=f"{noise!r:.40}" if noise != "drawn" else "A model without noise inputs",
-                repair="Leave noise out" if noise == "drawn" else 'Give "shared" or "drawn"',
-            )
-        return True
+        return asked.labels(self.signature, label, count)
 
     def _checked(self, inputs: Mapping[str, Given]) -> tuple[dict[str, Array], int]:
         known = [field.name for field in self.signature.inputs]

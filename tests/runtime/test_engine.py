@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import logging
@@ -364,6 +365,37 @@ def test_an_engine_that_is_let_go_ends_its_threads(ort: FakeOrt) -> None:
     for thread in threads:
         thread.join(5)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("index", "chosen"), [(0, []), (1, [("libcudart.so.13", 1)] * 2)])
+def test_both_threads_choose_their_gpu(
+    ort: FakeOrt, monkeypatch: pytest.MonkeyPatch, index: int, chosen: list[Any]
+) -> None:
+    """Without, the copier's first call would open a context on GPU 0."""
+    calls: list[Any] = []
+
+    class Library:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def cudaSetDevice(self, index: int) -> None:
+            calls.append((self.name, index))
+
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    monkeypatch.setattr(ort, "cuda_version", "13.0", raising=False)
+    engine, _ = fake_engine(ort, index=index)
+    list(engine.run_stream([batch(2)] * 4))
+    engine._copier.submit(int).result(5)
+    assert calls == chosen
+
+
+def test_a_size_that_is_met_once_keeps_no_buffers(ort: FakeOrt) -> None:
+    engine, session = fake_engine(ort)
+    for width in range(1, 30):
+        engine.run(batch(2, 0, width))
+    assert not session.captured
+    assert len(engine._shapes) == len(engine.buckets) + engine_module.SPARE
+    assert not any(shape.slots for shape in engine._shapes._kept.values())
 
 
 # The gate: a capture is alone in the process.
