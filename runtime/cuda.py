@@ -162,6 +162,8 @@ def open_cuda(
     except (
         DeviceUnavailableError
     ) as error:  # as it is for a graph with loops, or with nodes on the CPU
+        if options.tensorrt:
+            raise _without_tensorrt(ort, error.seen) from error
         if not graphs:
             raise
         session, graphs = create(asked(False)), False
@@ -182,12 +184,16 @@ def _check_providers(ort: Any, session: Any, tensorrt: bool, said: str) -> None:
             repair=f"{INSTALL_CUDA}, and see `gan doctor --device cuda`; {ACCEPT_CPU}",
         )
     if tensorrt and present[0] != TENSORRT:
-        reason = native_reason(ort, "tensorrt") or said
-        raise DeviceUnavailableError(
-            "TensorRT was requested but onnxruntime made the session without it",
-            seen=(reason or "the TensorRT provider did not load, without a reason")[:300],
-            repair="pip install tensorrt, or leave tensorrt out",
-        )
+        raise _without_tensorrt(ort, said)
+
+
+def _without_tensorrt(ort: Any, said: str) -> DeviceUnavailableError:
+    reason = native_reason(ort, "tensorrt") or said
+    return DeviceUnavailableError(
+        "TensorRT was requested but onnxruntime made no session with it",
+        seen=(reason or "the TensorRT provider did not load, without a reason")[:300],
+        repair="Install the TensorRT libraries that this onnxruntime was built for, or leave tensorrt out",
+    )
 
 
 def report_placement(session: Any) -> None:
