@@ -77,10 +77,10 @@ def providers(
     *,
     example: Mapping[str, Array],
     buckets: Sequence[int],
-    sized: bool,
+    fixed_size: bool,
     graphs: bool,
 ) -> list[tuple[str, dict[str, str]]]:
-    """onnxruntime's provider list. sized: the batch is the only dynamic axis. graphs: capture CUDA graphs."""
+    """onnxruntime's provider list. fixed_size: the batch is the only dynamic axis. graphs: capture CUDA graphs."""
     cuda = {
         "device_id": str(index),
         "use_tf32": str(int(options.tf32)),
@@ -99,7 +99,7 @@ def providers(
     tensorrt = {"device_id": str(index)}
     if options.memory_limit is not None:
         tensorrt["trt_max_workspace_size"] = str(options.memory_limit)
-    if sized:  # one engine for all buckets; else it is built anew for each larger batch
+    if fixed_size:  # one engine for all buckets; else it is built anew for each larger batch
         tensorrt |= _profile(example, buckets)
     if options.tensorrt_cache is not None:
         folder = os.fspath(options.tensorrt_cache)
@@ -130,7 +130,7 @@ def open_cuda(
     *,
     example: Mapping[str, Array],
     buckets: Sequence[int],
-    sized: bool,
+    fixed_size: bool,
 ) -> tuple[Any, bool]:
     """An onnxruntime session on this GPU, and whether it captures graphs. create: makes a session on providers.
 
@@ -153,7 +153,14 @@ def open_cuda(
 
     def asked(graphs: bool) -> list[Any]:
         return list(
-            providers(options, index, example=example, buckets=buckets, sized=sized, graphs=graphs)
+            providers(
+                options,
+                index,
+                example=example,
+                buckets=buckets,
+                fixed_size=fixed_size,
+                graphs=graphs,
+            )
         )
 
     graphs = options.graphs and not options.tensorrt

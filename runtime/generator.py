@@ -93,7 +93,7 @@ class Generator:
             example=self._zeros(1),
             cuda=cuda,
             buckets=batch_buckets(micro_batch or MICRO_BATCH),
-            sized=not self.signature.example_sizes,
+            fixed_size=not self.signature.example_sizes,
         )
         self._micro_batch = self._fitting()
 

@@ -42,11 +42,11 @@ class Session:
         example: Mapping[str, Array],
         cuda: CudaOptions | None = None,
         buckets: Sequence[int] = batch_buckets(16),
-        sized: bool = True,
+        fixed_size: bool = True,
     ) -> None:
         """device: "auto", "cpu", "cuda" or "cuda:N". threads: of the CPU, default what the cgroup grants.
         example: one batch of inputs, run once on CUDA to prove that it works. cuda: its options. buckets: the batch
-        sizes that CUDA runs. sized: the batch is the graph's only dynamic axis.
+        sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis.
 
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
         onnxruntime refuses.
@@ -67,7 +67,7 @@ class Session:
             threads = check_integer("thread count", threads, 1, 1024)
         self.threads = threads or available_cpus()
         self._ort = load_onnxruntime()
-        self._buckets, self._sized = buckets, sized
+        self._buckets, self._sized = buckets, fixed_size
         self._engine: Engine | None = None  # on CUDA
         self._session, self.device = self._open(data, device, cuda or CudaOptions(), example)
 
@@ -143,7 +143,7 @@ class Session:
             options,
             example=example,
             buckets=self._buckets,
-            sized=self._sized,
+            fixed_size=self._sized,
         )
         engine = Engine(
             self._ort, session, device="cuda", index=index, graphs=graphs, buckets=self._buckets
@@ -154,7 +154,8 @@ class Session:
             raise DeviceUnavailableError(
                 "CUDA failed on a first batch",
                 seen=error.seen,
-                repair=f"See `gan doctor --device cuda`; {ACCEPT_CPU}",
+                repair=("Raise the memory limit, or see" if options.memory_limit else "See")
+                + f" `gan doctor --device cuda`; {ACCEPT_CPU}",
             ) from error
         self._engine = engine
         report_placement(session)
@@ -164,9 +165,7 @@ class Session:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = (
-            4  # the reason comes to the caller as an exception, not to stderr
-        )
+        options.log_severity_level = 4  # the reason comes as an exception, not on stderr
         # Threads spin while a run is in flight, for speed, and sleep between runs, for the neighbours.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

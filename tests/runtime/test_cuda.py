@@ -26,7 +26,7 @@ def open_session(options: CudaOptions | None = None, device: str = "cuda", **mor
 
 
 def listed(options: CudaOptions, *, graphs: bool = False, **more: Any) -> list[Any]:
-    asked: dict[str, Any] = {"example": EXAMPLE, "buckets": batch_buckets(16), "sized": True}
+    asked: dict[str, Any] = {"example": EXAMPLE, "buckets": batch_buckets(16), "fixed_size": True}
     return list(providers(options, 1, graphs=graphs, **(asked | more)))
 
 
@@ -112,7 +112,7 @@ def test_tensorrt_comes_first_with_shapes_from_the_buckets(tmp_path: Path) -> No
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(tmp_path),
     }
-    ((_, plain), _) = listed(CudaOptions(tensorrt=True), sized=False)
+    ((_, plain), _) = listed(CudaOptions(tensorrt=True), fixed_size=False)
     assert plain == {"device_id": "1"}  # nothing is written unasked, no size is assumed
 
 
@@ -140,6 +140,13 @@ def test_a_model_that_cannot_be_captured_runs_without_and_says_so_once(
     ((level, message),) = said(caplog)
     assert level == logging.INFO
     assert message == "No CUDA graphs: This session cannot use the graph capture feature"
+
+
+def test_a_first_batch_that_does_not_fit_says_so(ort: FakeOrt) -> None:
+    ort.fails_at_run = 1
+    with pytest.raises(DeviceUnavailableError, match="CUDA failed on a first batch") as caught:
+        open_session(CudaOptions(memory_limit=1 << 20))
+    assert caught.value.repair.startswith("Raise the memory limit")
 
 
 def test_graphs_that_are_not_wanted_are_not_asked_for(ort: FakeOrt) -> None:

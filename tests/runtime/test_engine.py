@@ -6,6 +6,7 @@ import ctypes
 import functools
 import gc
 import logging
+import subprocess
 import sys
 import threading
 import time
@@ -365,6 +366,27 @@ def test_an_engine_that_is_let_go_ends_its_threads(ort: FakeOrt) -> None:
     for thread in threads:
         thread.join(5)
         assert not thread.is_alive()
+
+
+def test_a_process_ends_with_a_stream_left_open(labelled_path: Path) -> None:
+    code = """
+import sys, onnxruntime
+from gan.runtime import Generator
+from gan.runtime.engine import Engine
+generator = Generator(sys.argv[1], device="cpu", threads=1, micro_batch=2)
+inner = generator._session
+inner._engine = Engine(onnxruntime, inner._session, device="cpu")
+stream = generator.stream(100, seed=1)
+print(len(next(stream)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(labelled_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
 @pytest.mark.parametrize(("index", "chosen"), [(0, []), (1, [("libcudart.so.13", 1)] * 2)])
