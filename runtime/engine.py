@@ -37,6 +37,7 @@ SLOTS = 2  # sets of buffers a shape: one is copied to the host while the other 
 AHEAD = 2  # batches of a stream that are under way while the caller has one in hand
 SPARE = 8  # shapes for which buffers are kept beyond one for each bucket
 GRAPHS = 32  # captured in a session's life
+LARGEST = 64 << 20  # bytes of a batch, inputs and outputs, for which buffers are kept
 Inputs = Mapping[str, Array]
 
 
@@ -46,7 +47,7 @@ class Engine:
     One thread of its own does all runs: onnxruntime's CUDA provider keeps captured graphs and library handles for each
     thread that runs, and never allows two runs of a captured graph at once. The first batch of a shape runs on loose
     buffers, and shows what the outputs are; from the second on the shape has buffers of its own, and a graph where
-    graphs are captured. Sizes met once cost neither.
+    graphs are captured. Sizes met once cost neither, nor do batches too large for it to pay.
     """
 
     def __init__(
@@ -147,9 +148,10 @@ class Engine:
         """The outputs on the device, and the buffers that hold them, where they are not loose."""
         key = key_of(given, names)
         shape = self._shapes.get(key)
-        if shape is None:
+        if shape is None or shape.size > LARGEST:
             values = self._run_loose(given, names)
-            self._shapes.add(key, _Shape(values))
+            if shape is None:
+                self._shapes.add(key, _Shape(given, values))
             return values, None
         slot = self._free_slot(shape, given, names)
         try:
@@ -270,7 +272,9 @@ class Engine:
 class _Shape:
     """What is known of one shape of inputs: its outputs' shapes and types, and its sets of buffers."""
 
-    def __init__(self, values: list[Any]) -> None:
+    def __init__(self, given: Inputs, values: list[Any]) -> None:
+        self.size = sum(array.nbytes for array in given.values())
+        self.size += sum(value.tensor_size_in_bytes() for value in values)
         self.outputs = [(list(value.shape()), value.element_type()) for value in values]
         self.slots: list[_Slot] = []  # the one used longest ago first
 

@@ -339,6 +339,9 @@ class FakeValue:
     def element_type(self) -> int:
         return int(helper.np_dtype_to_tensor_dtype(self.array.dtype))
 
+    def tensor_size_in_bytes(self) -> int:
+        return self.array.nbytes
+
     def numpy(self) -> Array:
         return self.array.copy() if self.device == "cuda" else self.array.view()
 

@@ -85,6 +85,7 @@ def test_a_stream_gives_the_batches_in_order(labelled: bytes) -> None:
         np.testing.assert_array_equal(images, bare_run(labelled, inputs))
 
 
+@pytest.mark.skipif(not hasattr(onnxruntime.OrtValue, "__dlpack__"), reason="an older onnxruntime")
 def test_on_the_device_each_output_has_memory_of_its_own(labelled: bytes) -> None:
     engine = true_engine(labelled)
     many = [reference_inputs(tiny_signature(), seed, range(3)) for seed in range(3)]
@@ -420,6 +421,20 @@ def test_a_size_that_is_met_once_keeps_no_buffers(ort: FakeOrt) -> None:
     assert not any(shape.slots for shape in engine._shapes._kept.values())
 
 
+@pytest.mark.parametrize(("spare", "kept"), [(0, True), (-1, False)])
+def test_large_batches_keep_no_buffers(
+    ort: FakeOrt, monkeypatch: pytest.MonkeyPatch, spare: int, kept: bool
+) -> None:
+    size = 2 * batch(4)["x"].nbytes  # of input and output
+    monkeypatch.setattr(engine_module, "LARGEST", size + spare)
+    engine, session = fake_engine(ort)
+    for start in range(3):
+        assert engine.run(batch(4, start))[0].tolist() == doubled(batch(4, start))
+    many = [batch(4, start) for start in range(5)]
+    assert [made.tolist() for (made,) in engine.run_stream(many)] == [doubled(one) for one in many]
+    assert bool(session.captured) == kept
+
+
 # The gate: a capture is alone in the process.
 
 
@@ -553,6 +568,7 @@ def test_two_streams_of_one_generator_may_be_read_in_turn(on_engine: Generator) 
         np.testing.assert_array_equal(images, on_engine.sample(30, seed=seed))
 
 
+@pytest.mark.skipif(not hasattr(onnxruntime.OrtValue, "__dlpack__"), reason="an older onnxruntime")
 @pytest.mark.parametrize("through", ["engine", "plain"])
 def test_images_are_handed_over_by_dlpack(
     on_engine: Generator, labelled: bytes, through: str
