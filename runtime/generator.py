@@ -155,7 +155,7 @@ class Generator:
     ) -> Iterator[Array]:
         """The images of `sample`, some at a time, in bounded memory."""
         count = latents.check_integer("count", count, 1, MAX_COUNT)
-        return self._run_each(self._batches(count, seed, start, label, truncation, noise))
+        return self._run_main(self._batches(count, seed, start, label, truncation, noise))
 
     def sample_dlpack(
         self,
@@ -227,7 +227,7 @@ class Generator:
         labels = self.labels(label, 1)
         asked.check_truncation(self.signature, truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
-        return self._run_each(self._path(begin, end, frames))
+        return self._run_main(self._path(begin, end, frames))
 
     def _path(
         self, begin: dict[str, Array], end: dict[str, Array], frames: int
@@ -253,13 +253,14 @@ class Generator:
         sizes = axes.whole(lengths, self.signature.least)
         self.bounded(count, sizes)
         step, outputs = self._fitting(sizes), self.signature.outputs
-        parts = []
-        for i in range(0, count, step):
-            given = {name: array[i : i + step] for name, array in arrays.items()}
-            made = self.run(given, outputs, sizes)
-            parts.append(
-                [axes.cropped(f, array, lengths) for f, array in zip(outputs, made, strict=True)]
-            )
+        batches = (
+            {name: array[i : i + step] for name, array in arrays.items()}
+            for i in range(0, count, step)
+        )
+        parts = [
+            [axes.cropped(f, array, lengths) for f, array in zip(outputs, made, strict=True)]
+            for made in self.run_stream(batches, outputs, sizes)
+        ]
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return {field.name: array for field, array in zip(outputs, joined, strict=True)}
 
@@ -339,19 +340,6 @@ class Generator:
             indices = range(start + i, start + i + n)
             yield self._draw(seed, indices, part, truncation, each)
 
-    def _run_each(self, batches: Iterable[Mapping[str, Array]]) -> Iterator[Array]:
-        """The main output of each batch of drawn inputs, in order; the session may be batches ahead."""
-        main, counts = self.signature.main, deque[int]()
-
-        def counted() -> Iterator[Mapping[str, Array]]:
-            for inputs in batches:
-                counts.append(len(next(iter(inputs.values()))))
-                yield inputs
-
-        for (array,) in self._session.run_stream(counted(), [main.name]):
-            check_output(main, array.shape, counts.popleft())
-            yield array
-
     def _run_on_device(self, inputs: Mapping[str, Array]) -> DeviceArray:
         main = self.signature.main
         (array,) = self._session.run_on_device(inputs, [main.name])
@@ -365,17 +353,38 @@ class Generator:
         sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> list[Array]:
         """One micro-batch of checked inputs, images and masks padded to the dynamic axes' sizes."""
-        count = len(next(iter(inputs.values())))
-        given = {
-            field.name: axes.padded(field, inputs[field.name], sizes)
-            if is_picture(field)
-            else inputs[field.name]
-            for field in self.signature.inputs
-        }
-        arrays = self._session.run(given, [field.name for field in outputs])
-        for field, array in zip(outputs, arrays, strict=True):
-            check_output(field, array.shape, count, sizes)
+        (arrays,) = self.run_stream([inputs], outputs, sizes)
         return arrays
+
+    def run_stream(
+        self,
+        batches: Iterable[Mapping[str, Array]],
+        outputs: Sequence[Field],
+        sizes: Mapping[str, int] = MappingProxyType({}),
+    ) -> Iterator[list[Array]]:
+        """`run` of each batch, in order; the session may be batches ahead."""
+        counts = deque[int]()
+
+        def given() -> Iterator[dict[str, Array]]:
+            for inputs in batches:
+                counts.append(len(next(iter(inputs.values()))))
+                yield {
+                    field.name: axes.padded(field, inputs[field.name], sizes)
+                    if is_picture(field)
+                    else inputs[field.name]
+                    for field in self.signature.inputs
+                }
+
+        for arrays in self._session.run_stream(given(), [field.name for field in outputs]):
+            count = counts.popleft()
+            for field, array in zip(outputs, arrays, strict=True):
+                check_output(field, array.shape, count, sizes)
+            yield arrays
+
+    def _run_main(self, batches: Iterable[Mapping[str, Array]]) -> Iterator[Array]:
+        """The main output of each batch."""
+        for (array,) in self.run_stream(batches, [self.signature.main]):
+            yield array
 
     def drawn(
         self, fields: Sequence[Field], seed: int, label: int | str | None

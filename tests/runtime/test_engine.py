@@ -560,6 +560,13 @@ def test_the_seed_contract_holds_through_buckets(on_engine: Generator, labelled:
     assert on_engine.verify() == "exact"
 
 
+def test_inputs_of_the_callers_own_go_through_buckets_too(
+    on_engine: Generator, labelled: bytes
+) -> None:
+    inputs = reference_inputs(tiny_signature(), 4, range(20))
+    np.testing.assert_array_equal(on_engine(**inputs)["image"], bare_run(labelled, inputs))
+
+
 def test_two_streams_of_one_generator_may_be_read_in_turn(on_engine: Generator) -> None:
     first, second = on_engine.stream(30, seed=1), on_engine.stream(30, seed=2)
     pairs = list(zip(first, second, strict=True))
