@@ -36,6 +36,18 @@ def export(
             help="Largest batch at which parity is proven. Default: 64, down to 8 for large images."
         ),
     ] = None,
+    target: Annotated[
+        Literal["any", "cpu"],
+        option(
+            help="Where it will run: cpu also has rewrites that pay on CPUs alone, in a larger file. Default: any."
+        ),
+    ] = "any",
+    optimize: Annotated[
+        bool,
+        option(
+            "--optimize/--no-optimize", help="Rewrite the graph to run faster (default), or not."
+        ),
+    ] = True,
     system: Annotated[
         str | None, option(help="Your own system's .py file, if it was trained with one.")
     ] = None,
@@ -55,6 +67,7 @@ def export(
         "image": image,
         "opset": opset,
         "max_batch": max_batch,
+        "target": target if optimize else None,
         "system_file": system,
         "accept_changed_system": "system" in (accept or ()),
         "overwrite": force,
@@ -95,6 +108,8 @@ def print_report(report: Report) -> None:
         typer.echo(
             f"  {row.output:>{width}}{row.batch:7}{f'{row.size:>11}' if sized else ''}{row.max_abs:10.1e}{row.max_rel:10.1e}{row.psnr:9.1f}  {head}"
         )
+    for name, count in report.rewrites.items():
+        typer.echo(f"Rewritten to run faster: {count} {name}")
     e = report.exactness
     batches, threads = (", ".join(map(str, numbers)) for numbers in (e.batches, e.threads))
     typer.echo(f"Same bytes in batches of {batches}: {yes_or_step(e.across_batches)}")

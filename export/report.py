@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,9 @@ class Report:
     max_abs_limit: float
     step_limit: int
     share_limit: float
+    rewrites: Mapping[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # of the graph: how often each was used
 
     def to_metadata(self) -> dict[str, Any]:
         return {"format": FORMAT, "provider": "CPUExecutionProvider", **dataclasses.asdict(self)}

@@ -1,0 +1,157 @@
+"""An ONNX graph that is being rewritten: who makes a value, who takes it, its shape, its constant; pieces exchanged.
+
+Knows onnx, and nothing of what the rewrites want.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+Array = NDArray[Any]
+
+
+class Editor:
+    """A main graph, changed in place. What a rewrite looks up stays true after each `replace`."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.opset = max(one.version for one in model.opset_import)
+        self._shapes = _inferred_shapes(model)
+        self._constants = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._values: dict[str, Array] = {}
+        self._outputs = {value.name for value in self.graph.output}
+        self._nodes = [_copy(node) for node in self.graph.node]
+        self._names = {n.name for n in self._nodes} | {o for n in self._nodes for o in n.output}
+        self._index()
+
+    def nodes(self, *operators: str) -> Iterator[onnx.NodeProto]:
+        """The nodes of these operators that are still there, in the graph's order."""
+        for node in list(self._nodes):
+            if node.op_type in operators and id(node) in self._there:
+                yield node
+
+    def producer(self, value: str) -> onnx.NodeProto | None:
+        return self._producers.get(value)
+
+    def consumers(self, value: str) -> list[onnx.NodeProto]:
+        """The nodes that take a value, each once. An output of the graph has its reader outside."""
+        return self._consumers.get(value, [])
+
+    def only_consumer(self, value: str) -> onnx.NodeProto | None:
+        """The node that takes a value, where it is the only one and the value is no output of the graph."""
+        takers = self.consumers(value)
+        return takers[0] if len(takers) == 1 and value not in self._outputs else None
+
+    def is_output(self, value: str) -> bool:
+        return value in self._outputs
+
+    def constant(self, value: str) -> Array | None:
+        """The values of a constant, or None for what depends on the inputs."""
+        if value not in self._values and value in self._constants:
+            self._values[value] = numpy_helper.to_array(self._constants[value])
+        return self._values.get(value)
+
+    def is_constant(self, value: str) -> bool:
+        return value in self._constants
+
+    def shape(self, value: str) -> tuple[int | str | None, ...] | None:
+        """Sizes of the axes: a str for a symbolic one, None for an unknown one; None where nothing is known."""
+        if value in self._constants:
+            return tuple(self._constants[value].dims)
+        return self._shapes.get(value)
+
+    def sizes(self, value: str) -> tuple[int, ...] | None:
+        """Sizes of all axes but the first, where they are known numbers."""
+        rest = (self.shape(value) or (None, None))[1:]
+        return tuple(map(int, rest)) if all(isinstance(n, int) for n in rest) else None  # type: ignore[arg-type]
+
+    def add_constant(self, stem: str, values: Array) -> str:
+        """A new constant of the graph; its name."""
+        name = self.fresh(stem)
+        tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        self.graph.initializer.append(tensor)
+        self._constants[name] = self.graph.initializer[-1]
+        return name
+
+    def fresh(self, stem: str) -> str:
+        """A name that nothing has."""
+        name, count = stem, 1
+        while name in self._names or name in self._constants:
+            count += 1
+            name = f"{stem}_{count}"
+        self._names.add(name)
+        return name
+
+    def replace(self, old: Sequence[onnx.NodeProto], new: Sequence[onnx.NodeProto]) -> None:
+        """Exchange nodes: the new ones stand where the last of the old ones stood, whose outputs they make."""
+        gone = {id(node) for node in old}
+        place = max(i for i, node in enumerate(self._nodes) if id(node) in gone)
+        before = [node for node in self._nodes[: place + 1] if id(node) not in gone]
+        self._nodes = [*before, *new, *self._nodes[place + 1 :]]
+        self._index()
+
+    def close(self) -> None:
+        """Write the nodes back, without those whose outputs nobody takes, and without unused constants."""
+        wanted = set(self._outputs)
+        kept = []
+        for node in reversed(self._nodes):
+            if wanted & set(node.output):
+                kept.append(node)
+                wanted |= set(_inputs(node))
+        del self.graph.node[:]
+        self.graph.node.extend(reversed(kept))
+        for i in reversed(range(len(self.graph.initializer))):
+            if self.graph.initializer[i].name not in wanted:
+                del self.graph.initializer[i]
+
+    def _index(self) -> None:
+        self._there = {id(node) for node in self._nodes}
+        self._producers = {output: node for node in self._nodes for output in node.output}
+        self._consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self._nodes:
+            for value in dict.fromkeys(_inputs(node)):
+                self._consumers.setdefault(value, []).append(node)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """An attribute's value; text as str."""
+    for one in node.attribute:
+        if one.name == name:
+            value = helper.get_attribute_value(one)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    """One of its own: those of a graph end with the graph's list."""
+    own = onnx.NodeProto()
+    own.CopyFrom(node)
+    return own
+
+
+def _inputs(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node takes, its subgraphs' outer values too."""
+    yield from (name for name in node.input if name)
+    for one in node.attribute:
+        for graph in (one.g, *one.graphs):
+            for inner in graph.node:
+                yield from _inputs(inner)
+            yield from (value.name for value in graph.output)
+
+
+def _inferred_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {}
+    for value in (*inferred.value_info, *inferred.input, *inferred.output):
+        if value.type.tensor_type.HasField("shape"):
+            shapes[value.name] = tuple(
+                dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else None)
+                for dim in value.type.tensor_type.shape.dim
+            )
+    return shapes
