@@ -161,6 +161,18 @@ def table(rows: Sequence[Row], count: int) -> str:
     return "\n".join(lines)
 
 
+def ratios(rows: Sequence[Row]) -> str:
+    """How the engine stands to each way of torch, in images a second; "" where torch was not measured."""
+    engine = next(row for row in rows if row.name == "engine")
+    lines = [
+        f"engine / {row.name}: "
+        + ", ".join(f"{row.seconds[n] / engine.seconds[n]:.2f} at batch {n}" for n in BATCHES)
+        for row in rows
+        if row.name.startswith("torch")
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def torch_rows(python: str, checkpoint: Path, repeats: int) -> list[Row]:
     """Measured by a process of an interpreter that may have torch; without torch or CUDA there, a line says so."""
     code = f"BATCHES = {BATCHES!r}\n{TORCH}"
@@ -250,7 +262,7 @@ def main() -> None:
                 torch_rows(given.torch, checkpoint, given.repeats) if checkpoint and not i else []
             )
             print(f"{path.name} on {device_name()}, onnxruntime {load_onnxruntime().__version__}")
-            print(table(rows, STREAM) + "\n")
+            print(f"{table(rows, STREAM)}\n{ratios(rows)}")
 
 
 if __name__ == "__main__":

@@ -58,13 +58,17 @@ def test_all_ways_are_timed_at_all_sizes_and_verified(cuda: ModuleType, tmp_path
 
 def test_the_table_has_milliseconds_and_images_a_second(cuda: ModuleType) -> None:
     rows = [
-        cuda.Row("ours", {1: 0.002, 8: 0.004, 64: 0.016}, 0.00025, "exact"),
-        cuda.Row("torch", {1: 0.004, 8: 0.008, 64: 0.032}),
+        cuda.Row("engine", {1: 0.002, 8: 0.004, 64: 0.016}, 0.00025, "exact"),
+        cuda.Row("torch", {1: 0.004, 8: 0.008, 64: 0.008}),
     ]
     head, first, second = (line.split() for line in cuda.table(rows, 1000).splitlines())
     assert head[-3:] == ["stream", "of", "1,000"]
-    assert first == ["ours", "2.00", "500", "2,000", "4,000", "4,000", "exact"]
-    assert second == ["torch", "4.00", "250", "1,000", "2,000", "-"]
+    assert first == ["engine", "2.00", "500", "2,000", "4,000", "4,000", "exact"]
+    assert second == ["torch", "4.00", "250", "1,000", "8,000", "-"]
+    assert cuda.ratios(rows) == (
+        "engine / torch: 2.00 at batch 1, 2.00 at batch 8, 0.50 at batch 64\n"
+    )
+    assert cuda.ratios(rows[:1]) == ""
 
 
 def test_an_interpreter_without_torch_costs_its_rows_only(
