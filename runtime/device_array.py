@@ -9,8 +9,8 @@ class DeviceArray:
     """Images on a GPU (or on the CPU, where the generator runs there), for another library to take over.
 
     `torch.from_dlpack(array)`, `cupy.from_dlpack(array)` and, on the CPU, `numpy.from_dlpack(array)` share its memory.
-    Nothing writes to that memory any more, and it lives as long as the last of them. What was computed is complete:
-    any stream may read it.
+    Nothing writes to that memory any more, and it lives as long as the last of them; on a GPU it belongs to the
+    generator's session, so keep the generator too. What was computed is complete: any stream may read it.
     """
 
     def __init__(self, source: Any, shape: tuple[int, ...], owner: object = None) -> None:

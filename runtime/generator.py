@@ -170,8 +170,8 @@ class Generator:
         """The images of `sample`, a micro-batch at a time, left on the device that made them: uint8 [n, H, W, C].
 
         `torch.from_dlpack(images)` or `cupy.from_dlpack(images)` takes them over without a copy, and each has memory
-        of its own. They are made without padding and without CUDA graphs; pixels may differ from those of `sample` by
-        rounding. Unmeasured on a GPU. Raises `InputError`, and `DeviceUnavailableError` where onnxruntime-gpu is too
+        of its own, of the session's arena: keep the generator while they are in use. They are made without padding
+        and without CUDA graphs; pixels may differ from those of `sample` by rounding. Unmeasured on a GPU. Raises `InputError`, and `DeviceUnavailableError` where onnxruntime-gpu is too
         old for DLPack.
         """
         count = latents.check_integer("count", count, 1, MAX_COUNT)
