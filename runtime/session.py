@@ -57,6 +57,10 @@ class Session:
                 seen=f"device={shown(device)}",
                 repair='Give "auto", "cpu", "cuda" or "cuda:N"',
             )
+        if cuda is not None and not isinstance(cuda, CudaOptions):
+            raise InputError(
+                "The CUDA options were refused", seen=shown(cuda), repair="Give CudaOptions(...)"
+            )
         if cuda is not None and device == "cpu":
             raise InputError(
                 "CUDA options were given for the CPU",

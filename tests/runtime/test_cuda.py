@@ -198,6 +198,12 @@ def test_options_for_a_gpu_are_refused_for_the_cpu_and_left_out_by_auto(ort: Fak
     assert ort.sessions[-1].asked == [CPU]
 
 
+@pytest.mark.parametrize("options", [{"tf32": True}, True, "tf32", CudaOptions])
+def test_what_is_no_options_is_refused(ort: FakeOrt, options: Any) -> None:
+    with pytest.raises(InputError, match=r"Give CudaOptions\(\.\.\.\)"):
+        open_session(options)
+
+
 def test_full_batches_of_a_generator_are_whole_buckets(ort: FakeOrt) -> None:
     on_cuda, on_cpu = open_session(buckets=(1, 2, 4, 8, 12)), open_session(device="cpu")
     assert [on_cuda.fitting(n) for n in (1, 3, 7, 11, 12, 20)] == [1, 2, 4, 8, 12, 12]
