@@ -2,7 +2,7 @@
 PYTHON ?= python3   # 3.11 or newer, checked
 bin := .venv/bin
 
-.PHONY: demo test check lint torture bench bench-digits bench-systems bench-translate bench-stacked clean
+.PHONY: demo test check lint torture bench bench-digits bench-systems bench-translate bench-stacked bench-cuda clean
 
 # The pin of torch belongs here, in the same pip command as the project (pyproject has the range): asked for by
 # exact version a CPU build at hand is taken, any other request downloads gigabytes of CUDA packages.
@@ -59,5 +59,15 @@ minutes ?= 10
 bench-stacked: .venv/ready
 	$(bin)/python benchmarks/stacked.py --minutes $(minutes)
 
+# On a machine with an NVIDIA GPU, without torch in the process that samples: files="a.onnx b.onnx", or one is made.
+# onnxruntime-gpu needs an environment of its own, as it and onnxruntime overwrite each other.
+.venv-cuda/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-cuda
+	.venv-cuda/bin/pip install --quiet --disable-pip-version-check --editable '.[cuda]'
+	touch $@
+
+bench-cuda: .venv/ready .venv-cuda/ready
+	.venv-cuda/bin/python benchmarks/cuda.py --torch $(bin)/python $(files)
+
 clean:
-	rm -rf .venv build dist runs *.egg-info
+	rm -rf .venv .venv-cuda build dist runs *.egg-info

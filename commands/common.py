@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..runtime import Generator
+    from ..runtime import CudaOptions, Generator
 
 
 def fail(message: str, code: int = 1) -> None:
@@ -40,6 +40,17 @@ Force = Annotated[bool, option("--force", help="Overwrite what exists.")]
 Json = Annotated[bool, option("--json", help="Print JSON.")]
 DEVICE = "auto, cpu, cuda or cuda:N. auto may use the CPU, cuda never does."
 THREADS = "CPU threads. Default: what this process may use."
+MemoryLimit = Annotated[
+    int | None,
+    machine(
+        min=1,
+        metavar="MIB",
+        help="On a GPU: most memory for weights and intermediate results. Default: no limit. Unmeasured.",
+    ),
+]
+Tf32 = Annotated[
+    bool, machine("--tf32", help="On a GPU: faster products of 10 bits of mantissa. Unmeasured.")
+]
 Truncation = Annotated[
     float | None,
     option(
@@ -139,6 +150,15 @@ def drawable(generator: Generator) -> str:
             repair="Export it without --output, or give `gan sample` --out FILE.npy",
         )
     return kind
+
+
+def cuda_options(memory_limit: int | None, tf32: bool) -> CudaOptions | None:
+    """None where nothing was asked, so that on the CPU only a wish that it cannot grant is refused."""
+    from ..runtime import CudaOptions
+
+    if memory_limit is None and not tf32:
+        return None
+    return CudaOptions(memory_limit=memory_limit and memory_limit << 20, tf32=tf32)
 
 
 def class_of(generator: Generator, label: str | None) -> int | str | None:

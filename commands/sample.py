@@ -13,10 +13,13 @@ from .common import (
     DEVICE,
     THREADS,
     Force,
+    MemoryLimit,
     Model,
+    Tf32,
     Truncation,
     check_new_file,
     class_of,
+    cuda_options,
     drawable,
     machine,
     need_onnxruntime,
@@ -27,7 +30,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..runtime import Generator
+    from ..runtime import CudaOptions, Generator
 
 EXAMPLE = "gan sample model.onnx --count 64 --seed 0 --out samples/"
 
@@ -76,6 +79,8 @@ def sample(
     by_class: Annotated[bool, where("--by-class", help="A grid with one column a class.")] = False,
     device: Annotated[str, machine(help=DEVICE)] = "auto",
     threads: Annotated[int | None, machine(help=THREADS)] = None,
+    memory_limit: MemoryLimit = None,
+    tf32: Tf32 = False,
     force: Force = False,
 ) -> None:
     """Sample images or points, as files or as one picture, without torch."""
@@ -98,11 +103,13 @@ def sample(
     if mix is not None:
         assert grid is not None
         size = rows_and_columns(mix)
-        pair = style_graphs(model, device, threads)
+        pair = style_graphs(model, device, threads, cuda_options(memory_limit, tf32))
         seed = seed_or_drawn(seed)
         write_mix(pair, grid, size, layers, seed, label, truncation, force)
         return
-    generator = Generator(model, device=device, threads=threads)
+    generator = Generator(
+        model, device=device, threads=threads, cuda=cuda_options(memory_limit, tf32)
+    )
     seed = seed_or_drawn(seed)
     asked: dict[str, Any] = {
         "seed": seed,
@@ -137,7 +144,9 @@ def rows_and_columns(text: str) -> tuple[int, int]:
     return int(size[1]), int(size[2])
 
 
-def style_graphs(model: Path, device: str, threads: int | None) -> tuple[Generator, Generator]:
+def style_graphs(
+    model: Path, device: str, threads: int | None, cuda: CudaOptions | None = None
+) -> tuple[Generator, Generator]:
     """The mapping and synthesis beside a model, as `gan export --graph all` leaves them."""
     from ..runtime import Generator, InputError
     from ..runtime.files import sibling
@@ -151,7 +160,9 @@ def style_graphs(model: Path, device: str, threads: int | None) -> tuple[Generat
                 repair="If it is a model with styles: gan export model.pt "
                 f"{model} --graph all --force",
             )
-    mapping, synthesis = (Generator(path, device=device, threads=threads) for path in paths)
+    mapping, synthesis = (
+        Generator(path, device=device, threads=threads, cuda=cuda) for path in paths
+    )
     return mapping, synthesis
 
 

@@ -17,11 +17,14 @@ from .common import (
     THREADS,
     Force,
     LiveLine,
+    MemoryLimit,
     Model,
+    Tf32,
     argument,
     check_new_file,
     class_of,
     clock,
+    cuda_options,
     fail,
     machine,
     need_onnxruntime,
@@ -93,6 +96,8 @@ def translate(
     ] = False,
     device: Annotated[str, machine(help=DEVICE)] = "auto",
     threads: Annotated[int | None, machine(help=THREADS)] = None,
+    memory_limit: MemoryLimit = None,
+    tf32: Tf32 = False,
     force: Force = False,
 ) -> None:
     """Make images of images: enlarge, colour, fill holes, change the season; whatever the model learnt."""
@@ -110,7 +115,9 @@ def translate(
     from ..runtime import Generator
     from ..runtime.translator import Translator
 
-    generator = Generator(model, device=device, threads=threads)
+    generator = Generator(
+        model, device=device, threads=threads, cuda=cuda_options(memory_limit, tf32)
+    )
     translator = Translator(
         generator,
         label=class_of(generator, label),

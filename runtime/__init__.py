@@ -3,6 +3,8 @@
 Importing this loads neither onnxruntime nor Pillow; making a `Generator` loads the first.
 """
 
+from .cuda import CudaOptions
+from .device_array import DeviceArray
 from .errors import (
     CheckpointError,
     DatasetError,
@@ -21,7 +23,9 @@ from .styles import interpolate, mix
 
 __all__ = [
     "CheckpointError",
+    "CudaOptions",
     "DatasetError",
+    "DeviceArray",
     "DeviceUnavailableError",
     "Draw",
     "ExportError",

@@ -10,15 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .cuda import CUDA, native_reason
 from .errors import DeviceUnavailableError, GanError
-from .session import (
-    CUDA,
-    Session,
-    available_cpus,
-    installed_packages,
-    load_onnxruntime,
-    native_reason,
-)
+from .session import Session, available_cpus, installed_packages, load_onnxruntime
 
 PACKAGES = ("numpy", "pillow", "typer", "torch", "onnx", "onnxscript", "tensorboard")
 

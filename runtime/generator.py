@@ -6,14 +6,19 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import axes, latents
-from .errors import InputError, ModelFileError, shown
+from . import asked, axes, latents
+from .asked import Label, Noise
+from .buckets import batch_buckets
+from .cuda import CudaOptions
+from .device_array import DeviceArray
+from .errors import InputError
 from .golden import Golden, golden_inputs
 from .images import Pixels, to_pil
 from .inputs import (
@@ -22,8 +27,8 @@ from .inputs import (
     between,
     check_drawable,
     check_input,
+    check_output,
     draw_field,
-    has_shape,
     is_picture,
     is_shared,
     sample_bytes,
@@ -32,7 +37,7 @@ from .inputs import (
 from .model_file import ModelFile
 from .pictures import Source
 from .session import Session
-from .signature import Field, Signature, class_count
+from .signature import Field, Signature
 from .translator import Translator
 
 if TYPE_CHECKING:
@@ -40,8 +45,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gan.runtime")
 
-Label = int | str | Sequence[int | str]
-Noise = Literal["shared", "drawn"]
 MICRO_BATCH, MICRO_VALUES = 16, 16 * 3 * 256 * 256  # at most, of one run
 MAX_COUNT = 2**63 - 1
 
@@ -61,11 +64,12 @@ class Generator:
         threads: int | None = None,
         micro_batch: int | None = None,
         max_output_bytes: int = 4 << 30,
+        cuda: CudaOptions | None = None,
     ) -> None:
         """model: a path, or the file's bytes. device: "auto", "cuda", "cuda:1" or "cpu"; "auto" may use the CPU
         and says so in `device`. threads: of the CPU; default, what this process may use. micro_batch: images per
         run of the graph; by default 16, fewer of more than 256 x 256 pixels. max_output_bytes: bound on the output
-        of one call.
+        of one call. cuda: how a GPU runs the model; only where the device is one.
 
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
         """
@@ -82,10 +86,16 @@ class Generator:
                 seen=f"One sample has {largest} bytes, the limit is {max_output_bytes}",
                 repair="Raise max_output_bytes, if you trust the file",
             )
-        self._micro_batch = self._fitting()
         self._session = Session(
-            self._file.data, device=device, threads=threads, example=self._zeros(1)
+            self._file.data,
+            device=device,
+            threads=threads,
+            example=self._zeros(1),
+            cuda=cuda,
+            buckets=batch_buckets(micro_batch or MICRO_BATCH),
+            fixed_size=not self.signature.example_sizes,
         )
+        self._micro_batch = self._fitting()
 
     def __repr__(self) -> str:
         return f"Generator({self._file.name!r}, device={self.device!r})"
@@ -126,7 +136,11 @@ class Generator:
         "drawn" for each; only where the signature has such inputs. Raises `InputError`.
         """
         count = self.bounded(count)
-        chunks = list(self._chunks(count, seed, start, label, truncation, noise))
+        chunks = list(
+            self.stream(
+                count, seed=seed, start=start, label=label, truncation=truncation, noise=noise
+            )
+        )
         return np.concatenate(chunks) if len(chunks) != 1 else chunks[0]
 
     def stream(
@@ -141,7 +155,28 @@ class Generator:
     ) -> Iterator[Array]:
         """The images of `sample`, some at a time, in bounded memory."""
         count = latents.check_integer("count", count, 1, MAX_COUNT)
-        return self._chunks(count, seed, start, label, truncation, noise)
+        return self._run_main(self._batches(count, seed, start, label, truncation, noise))
+
+    def sample_dlpack(
+        self,
+        count: int = 1,
+        *,
+        seed: int | None = None,
+        start: int = 0,
+        label: Label | None = None,
+        truncation: float | None = None,
+        noise: Noise = "shared",
+    ) -> Iterator[DeviceArray]:
+        """The images of `sample`, a micro-batch at a time, left on the device that made them: uint8 [n, H, W, C].
+
+        `torch.from_dlpack(images)` or `cupy.from_dlpack(images)` takes them over without a copy, and each has memory
+        of its own, of the session's arena: keep the generator while they are in use. They are made without padding
+        and without CUDA graphs; pixels may differ from those of `sample` by rounding. Unmeasured on a GPU. Raises `InputError`, and `DeviceUnavailableError` where onnxruntime-gpu is too
+        old for DLPack.
+        """
+        count = latents.check_integer("count", count, 1, MAX_COUNT)
+        batches = self._batches(count, seed, start, label, truncation, noise)
+        return map(self._run_on_device, batches)
 
     def images(
         self,
@@ -190,21 +225,20 @@ class Generator:
         """The images of `interpolate`, some at a time, in bounded memory."""
         frames = latents.check_integer("number of frames", frames, 1, MAX_COUNT)
         labels = self.labels(label, 1)
-        self._check_truncation(truncation)
+        asked.check_truncation(self.signature, truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
-        return self._run_path(begin, end, frames)
+        return self._run_main(self._path(begin, end, frames))
 
-    def _run_path(
+    def _path(
         self, begin: dict[str, Array], end: dict[str, Array], frames: int
-    ) -> Iterator[Array]:
+    ) -> Iterator[dict[str, Array]]:
         for i in range(0, frames, self._micro_batch):
             n = min(self._micro_batch, frames - i)
             steps = np.arange(i, i + n) / max(frames - 1, 1)
-            path = {
+            yield {
                 field.name: between(field, begin[field.name][0], end[field.name][0], steps)
                 for field in self.signature.inputs
             }
-            yield self.run(path, [self.signature.main])[0]
 
     def __call__(self, /, **inputs: Given) -> dict[str, Array]:
         """Run the graph on inputs of the caller's own, by the names of the signature; all outputs by name.
@@ -219,13 +253,14 @@ class Generator:
         sizes = axes.whole(lengths, self.signature.least)
         self.bounded(count, sizes)
         step, outputs = self._fitting(sizes), self.signature.outputs
-        parts = []
-        for i in range(0, count, step):
-            given = {name: array[i : i + step] for name, array in arrays.items()}
-            made = self.run(given, outputs, sizes)
-            parts.append(
-                [axes.cropped(f, array, lengths) for f, array in zip(outputs, made, strict=True)]
-            )
+        batches = (
+            {name: array[i : i + step] for name, array in arrays.items()}
+            for i in range(0, count, step)
+        )
+        parts = [
+            [axes.cropped(f, array, lengths) for f, array in zip(outputs, made, strict=True)]
+            for made in self.run_stream(batches, outputs, sizes)
+        ]
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return {field.name: array for field, array in zip(outputs, joined, strict=True)}
 
@@ -267,7 +302,7 @@ class Generator:
         outputs = self(**inputs)[self.signature.main.name]
         return golden.compare(outputs, self.signature.main, limit=1 if self.device == "cpu" else 2)
 
-    def _chunks(
+    def _batches(
         self,
         count: int,
         seed: int | None,
@@ -275,7 +310,8 @@ class Generator:
         label: Label | None,
         truncation: float | None,
         noise: Noise,
-    ) -> Iterator[Array]:
+    ) -> Iterator[dict[str, Array]]:
+        """The inputs of these images, a micro-batch at a time."""
         if seed is None:
             seed = secrets.randbits(64)
             logger.info("Drew seed %d", seed)
@@ -285,11 +321,11 @@ class Generator:
         for field in self.signature.inputs:
             check_drawable(field)
         labels = self.labels(label, count)
-        self._check_truncation(truncation)
-        each = self._noise_for_each(noise)
-        return self._run_chunks(count, seed, start, labels, truncation, each)
+        asked.check_truncation(self.signature, truncation)
+        each = asked.noise_for_each(self.signature, noise)
+        return self._drawn_batches(count, seed, start, labels, truncation, each)
 
-    def _run_chunks(
+    def _drawn_batches(
         self,
         count: int,
         seed: int,
@@ -297,13 +333,18 @@ class Generator:
         labels: Array | None,
         truncation: float | None,
         each: bool,
-    ) -> Iterator[Array]:
+    ) -> Iterator[dict[str, Array]]:
         for i in range(0, count, self._micro_batch):
             n = min(self._micro_batch, count - i)
             part = labels[i : i + n] if labels is not None and labels.ndim else labels
             indices = range(start + i, start + i + n)
-            inputs = self._draw(seed, indices, part, truncation, each)
-            yield self.run(inputs, [self.signature.main])[0]
+            yield self._draw(seed, indices, part, truncation, each)
+
+    def _run_on_device(self, inputs: Mapping[str, Array]) -> DeviceArray:
+        main = self.signature.main
+        (array,) = self._session.run_on_device(inputs, [main.name])
+        check_output(main, array.shape, len(next(iter(inputs.values()))))
+        return array
 
     def run(
         self,
@@ -311,26 +352,39 @@ class Generator:
         outputs: Sequence[Field],
         sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> list[Array]:
-        """One micro-batch of checked inputs, images and masks padded to the dynamic axes' sizes.
-
-        onnxruntime holds no graph to the shapes that it declares, so they are looked at here.
-        """
-        count = len(next(iter(inputs.values())))
-        given = {
-            field.name: axes.padded(field, inputs[field.name], sizes)
-            if is_picture(field)
-            else inputs[field.name]
-            for field in self.signature.inputs
-        }
-        arrays = self._session.run(given, [field.name for field in outputs])
-        for field, array in zip(outputs, arrays, strict=True):
-            if not has_shape(field, array, sizes) or len(array) != count:
-                raise ModelFileError(
-                    f"Output {field.name} is not what the signature says",
-                    seen=f"shape {list(array.shape)} for a batch of {count}",
-                    repair="Export the model again with `gan export`",
-                )
+        """One micro-batch of checked inputs, images and masks padded to the dynamic axes' sizes."""
+        (arrays,) = self.run_stream([inputs], outputs, sizes)
         return arrays
+
+    def run_stream(
+        self,
+        batches: Iterable[Mapping[str, Array]],
+        outputs: Sequence[Field],
+        sizes: Mapping[str, int] = MappingProxyType({}),
+    ) -> Iterator[list[Array]]:
+        """`run` of each batch, in order; the session may be batches ahead."""
+        counts = deque[int]()
+
+        def given() -> Iterator[dict[str, Array]]:
+            for inputs in batches:
+                counts.append(len(next(iter(inputs.values()))))
+                yield {
+                    field.name: axes.padded(field, inputs[field.name], sizes)
+                    if is_picture(field)
+                    else inputs[field.name]
+                    for field in self.signature.inputs
+                }
+
+        for arrays in self._session.run_stream(given(), [field.name for field in outputs]):
+            count = counts.popleft()
+            for field, array in zip(outputs, arrays, strict=True):
+                check_output(field, array.shape, count, sizes)
+            yield arrays
+
+    def _run_main(self, batches: Iterable[Mapping[str, Array]]) -> Iterator[Array]:
+        """The main output of each batch."""
+        for (array,) in self.run_stream(batches, [self.signature.main]):
+            yield array
 
     def drawn(
         self, fields: Sequence[Field], seed: int, label: int | str | None
@@ -372,64 +426,7 @@ class Generator:
 
     def labels(self, label: Label | None, count: int) -> Array | None:
         """int64 [] for one label, [count] for one each, None where they are drawn."""
-        if label is None:
-            return None
-        field = self.signature.label
-        if field is None:
-            raise InputError(
-                "A label was given", seen="This model has no classes", repair="Leave label out"
-            )
-        if isinstance(label, np.ndarray):
-            label = label.tolist()
-        if isinstance(label, str) or not isinstance(label, Sequence):
-            return np.asarray(self._class_index(label), np.int64)
-        indices = np.array([self._class_index(one) for one in label], np.int64)
-        if len(indices) != count:
-            raise InputError(
-                "The labels were refused",
-                seen=f"{len(indices)} labels for {count} images",
-                repair="Give one label, or one for each image",
-            )
-        return indices
-
-    def _class_index(self, label: int | str) -> int:
-        field = self.signature.label
-        assert field is not None
-        known, names = class_count(field), self.classes
-        if isinstance(label, str) and label in names:
-            return names.index(label)
-        integer = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
-        if integer and 0 <= int(label) < known:
-            return int(label)
-        listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise InputError(
-            "The label was refused",
-            seen=shown(label),
-            repair=f"Give a class index from 0 to {known - 1}"
-            + (f", or one of: {listed}" if names else ""),
-        )
-
-    def _check_truncation(self, truncation: float | None) -> None:
-        if truncation is None:
-            return
-        field = self.signature.input("truncation")
-        if field is None:
-            raise InputError(
-                "Truncation was given", seen="This model has none", repair="Leave truncation out"
-            )
-        check_input(field, [truncation])
-
-    def _noise_for_each(self, noise: str) -> bool:
-        """Whether each image has noise of its own."""
-        if noise == "shared":
-            return False
-        if noise != "drawn" or not any(is_shared(field) for field in self.signature.inputs):
-            raise InputError(
-                "The noise was refused",
-                seen=f"{noise!r:.40}" if noise != "drawn" else "A model without noise inputs",
-                repair="Leave noise out" if noise == "drawn" else 'Give "shared" or "drawn"',
-            )
-        return True
+        return asked.labels(self.signature, label, count)
 
     def _checked(self, inputs: Mapping[str, Given]) -> tuple[dict[str, Array], int]:
         known = [field.name for field in self.signature.inputs]
@@ -501,7 +498,8 @@ class Generator:
         known = {**self.signature.example_sizes, **(sizes or {})}
         values = math.prod(self.signature.main.shape_at(known))
         fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(values, 1)))
-        return min(self._asked or fitting, max(1, self.max_output_bytes // max(self._bytes(sizes))))
+        most = max(1, self.max_output_bytes // max(self._bytes(sizes)))
+        return self._session.fitting(min(self._asked or fitting, most))
 
     def _zeros(self, count: int) -> dict[str, Array]:
         return {

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import latents
-from .errors import InputError
+from .errors import InputError, ModelFileError
 from .images import Pixels, dequantize
 from .pictures import Source, is_source, read
 from .signature import LIMITS, Field, class_count, split_axis
@@ -108,7 +108,7 @@ def check_input(field: Field, value: Given) -> Array:
         raise InputError(
             f"Input {field.name} was refused", seen=f"dtype {array.dtype}", repair=wanted(field)
         )
-    if not has_shape(field, array):
+    if not has_shape(field, array.shape):
         raise InputError(
             f"Input {field.name} was refused",
             seen=f"shape {list(array.shape)}",
@@ -184,8 +184,8 @@ def wanted(field: Field) -> str:
     return f"Give {field.dtype} [{shape}]{bounds}"
 
 
-def has_shape(field: Field, array: Array, sizes: Mapping[str, int] | None = None) -> bool:
-    """Whether an array is a batch of the field. sizes: of the dynamic axes that are known."""
+def has_shape(field: Field, shape: tuple[int, ...], sizes: Mapping[str, int] | None = None) -> bool:
+    """Whether an array of this shape is a batch of the field. sizes: of the dynamic axes that are known."""
 
     def fits(axis: int | str, seen: int) -> bool:
         if isinstance(axis, int):
@@ -193,7 +193,19 @@ def has_shape(field: Field, array: Array, sizes: Mapping[str, int] | None = None
         factor, name = split_axis(axis)
         return seen == factor * sizes[name] if sizes and name in sizes else seen > 0
 
-    return array.ndim == len(field.shape) + 1 and all(map(fits, field.shape, array.shape[1:]))
+    return len(shape) == len(field.shape) + 1 and all(map(fits, field.shape, shape[1:]))
+
+
+def check_output(
+    field: Field, shape: tuple[int, ...], count: int, sizes: Mapping[str, int] | None = None
+) -> None:
+    """onnxruntime holds no graph to the shapes that it declares, so they are looked at after each run."""
+    if shape[:1] != (count,) or not has_shape(field, shape, sizes):
+        raise ModelFileError(
+            f"Output {field.name} is not what the signature says",
+            seen=f"shape {list(shape)} for a batch of {count}",
+            repair="Export the model again with `gan export`",
+        )
 
 
 def is_shared(field: Field) -> bool:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import latents
+from .asked import Label
 from .errors import InputError, ModelFileError, shown
-from .generator import Generator, Label
+from .generator import Generator
 from .images import dequantize, quantize
 from .inputs import Array
 from .signature import Field

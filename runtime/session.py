@@ -6,30 +6,28 @@ The only module that imports onnxruntime, and only when a session is made.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.metadata
-import io
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
+from .buckets import batch_buckets, whole_bucket
+from .cuda import ACCEPT_CPU, CPU, REINSTALL, CudaOptions, open_cuda, report_placement
+from .device_array import DeviceArray
 from .errors import DeviceUnavailableError, InputError, ModelFileError, shown
+from .inputs import Array
 from .latents import check_integer
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 logger = logging.getLogger("gan.runtime")
 
-Array = NDArray[Any]
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 INSTALL_CPU = "pip install 'gan-toolchain[cpu]'"
-INSTALL_CUDA = "pip install 'gan-toolchain[cuda]'"
-REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && " + INSTALL_CUDA
-ACCEPT_CPU = 'device="auto" accepts the CPU'
 
 
 class Session:
@@ -42,9 +40,13 @@ class Session:
         device: str = "auto",
         threads: int | None = None,
         example: Mapping[str, Array],
+        cuda: CudaOptions | None = None,
+        buckets: Sequence[int] = batch_buckets(16),
+        fixed_size: bool = True,
     ) -> None:
         """device: "auto", "cpu", "cuda" or "cuda:N". threads: of the CPU, default what the cgroup grants.
-        example: one batch of inputs, run once on CUDA to prove that it works.
+        example: one batch of inputs, run once on CUDA to prove that it works. cuda: its options. buckets: the batch
+        sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis.
 
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
         onnxruntime refuses.
@@ -55,11 +57,23 @@ class Session:
                 seen=f"device={shown(device)}",
                 repair='Give "auto", "cpu", "cuda" or "cuda:N"',
             )
+        if cuda is not None and not isinstance(cuda, CudaOptions):
+            raise InputError(
+                "The CUDA options were refused", seen=shown(cuda), repair="Give CudaOptions(...)"
+            )
+        if cuda is not None and device == "cpu":
+            raise InputError(
+                "CUDA options were given for the CPU",
+                seen=f"device={device!r}",
+                repair='Leave them out, or give device="cuda"',
+            )
         if threads is not None:
             threads = check_integer("thread count", threads, 1, 1024)
         self.threads = threads or available_cpus()
         self._ort = load_onnxruntime()
-        self._session, self.device = self._open(data, device, example)
+        self._buckets, self._sized = buckets, fixed_size
+        self._engine: Engine | None = None  # on CUDA
+        self._session, self.device = self._open(data, device, cuda or CudaOptions(), example)
 
     @property
     def providers(self) -> list[str]:
@@ -70,74 +84,92 @@ class Session:
 
         Raises `ModelFileError` for a graph that fails on the CPU, `DeviceUnavailableError` for one that fails on CUDA.
         """
+        if self._engine:
+            return self._engine.run(inputs, outputs)
         try:
             return self._session.run(list(outputs) if outputs else None, dict(inputs))
         except Exception as error:  # as in _create
-            if self.device == "cpu":
-                raise ModelFileError(
-                    "onnxruntime failed while it ran the model",
-                    seen=f"{error!s:.300}",
-                    repair="The file is damaged, or needs more memory than there is",
-                ) from error
-            raise DeviceUnavailableError(
-                f"{self.device} failed while it ran the model",
+            raise ModelFileError(
+                "onnxruntime failed while it ran the model",
                 seen=f"{error!s:.300}",
-                repair="See `gan doctor --device cuda`, or take a smaller micro-batch",
+                repair="The file is damaged, or needs more memory than there is",
             ) from error
 
-    def _open(self, data: bytes, device: str, example: Mapping[str, Array]) -> tuple[Any, str]:
-        if device == "cpu":
-            return self._create(data, [CPU]), "cpu"
-        index = int(device.partition(":")[2] or 0)
-        try:
-            return self._open_cuda(data, index, example), f"cuda:{index}"
-        except DeviceUnavailableError as error:
-            if device != "auto":
-                raise
-            log = logger.warning if importable_gpu_package() else logger.info
-            log("Sampling on the CPU: %s", error)
-            return self._create(data, [CPU]), "cpu"
+    def run_stream(
+        self, batches: Iterable[Mapping[str, Array]], outputs: Sequence[str] | None = None
+    ) -> Iterator[list[Array]]:
+        """`run` of each batch, in order. On CUDA the next batches are drawn, computed and copied beside each other."""
+        if self._engine:
+            return self._engine.run_stream(batches, outputs)
+        return (self.run(inputs, outputs) for inputs in batches)
 
-    def _open_cuda(self, data: bytes, index: int, example: Mapping[str, Array]) -> Any:
-        if CUDA not in self._ort.get_available_providers():
+    def run_on_device(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> list[DeviceArray]:
+        """As `run`, for arrays that stay where they were computed."""
+        if not self._engine:
+            return [DeviceArray(array, array.shape) for array in self.run(inputs, outputs)]
+        if not hasattr(self._ort.OrtValue, "__dlpack__"):
             raise DeviceUnavailableError(
-                "CUDA cannot be used",
-                seen=f"onnxruntime {self._ort.__version__} is the CPU package",
-                repair=f"{REINSTALL}; {ACCEPT_CPU}",
+                "Images cannot be handed over on the device",
+                seen=f"onnxruntime {self._ort.__version__} has no DLPack",
+                repair="pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31', or use stream()",
             )
-        said = preload_cuda_libraries(self._ort)
-        options = {"device_id": str(index), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        session = self._create(data, [(CUDA, options)])
-        if session.get_providers()[0] != CUDA:
-            reason = (
-                native_reason(self._ort)
-                or said
-                or "the CUDA provider did not load, without a reason"
-            )
-            raise DeviceUnavailableError(
-                "CUDA was requested but onnxruntime made the session on the CPU",
-                seen=reason[:300],
-                repair=f"{INSTALL_CUDA}, and see `gan doctor --device cuda`; {ACCEPT_CPU}",
-            )
-        session.disable_fallback()
+        return self._engine.run_on_device(inputs, outputs)
+
+    def fitting(self, count: int) -> int:
+        """Rows of one run, `count` at most: on CUDA a batch size that it has buffers for, so that none is padded."""
+        return whole_bucket(count, self._engine.buckets) if self._engine else count
+
+    def _open(
+        self, data: bytes, device: str, options: CudaOptions, example: Mapping[str, Array]
+    ) -> tuple[Any, str]:
+        if device != "cpu":
+            index = int(device.partition(":")[2] or 0)
+            try:
+                return self._open_cuda(data, index, options, example), f"cuda:{index}"
+            except DeviceUnavailableError as error:
+                if device != "auto":
+                    raise
+                log = logger.warning if importable_gpu_package() else logger.info
+                log("Sampling on the CPU: %s", error)
+        return self._create(data, [CPU]), "cpu"
+
+    def _open_cuda(
+        self, data: bytes, index: int, options: CudaOptions, example: Mapping[str, Array]
+    ) -> Any:
+        from .engine import Engine  # and its threads, which a CPU needs not
+
+        session, graphs = open_cuda(
+            self._ort,
+            lambda providers: self._create(data, providers),
+            index,
+            options,
+            example=example,
+            buckets=self._buckets,
+            fixed_size=self._sized,
+        )
+        engine = Engine(
+            self._ort, session, device="cuda", index=index, graphs=graphs, buckets=self._buckets
+        )
         try:
-            session.run(None, dict(example))
-        except Exception as error:
+            engine.run(example)
+        except DeviceUnavailableError as error:
             raise DeviceUnavailableError(
                 "CUDA failed on a first batch",
-                seen=f"{error!s:.300}",
-                repair=f"See `gan doctor --device cuda`; {ACCEPT_CPU}",
+                seen=error.seen,
+                repair=("Raise the memory limit, or see" if options.memory_limit else "See")
+                + f" `gan doctor --device cuda`; {ACCEPT_CPU}",
             ) from error
-        self._report_placement(session)
+        self._engine = engine
+        report_placement(session)
         return session
 
     def _create(self, data: bytes, providers: list[Any]) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = (
-            4  # the reason comes to the caller as an exception, not to stderr
-        )
+        options.log_severity_level = 4  # the reason comes as an exception, not on stderr
         # Threads spin while a run is in flight, for speed, and sleep between runs, for the neighbours.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -153,19 +185,6 @@ class Session:
             raise DeviceUnavailableError(
                 "onnxruntime made no CUDA session", seen=f"{error!s:.300}", repair=ACCEPT_CPU
             ) from error
-
-    def _report_placement(self, session: Any) -> None:
-        placed = getattr(session, "get_provider_graph_assignment_info", None)
-        on_cpu = [
-            node.op_type
-            for part in (placed() if placed else [])
-            if part.ep_name == CPU
-            for node in part.get_nodes()
-        ]
-        if on_cpu:
-            logger.warning(
-                "%d nodes run on the CPU: %s", len(on_cpu), ", ".join(sorted(set(on_cpu)))
-            )
 
 
 def available_cpus() -> int:
@@ -212,24 +231,3 @@ def load_onnxruntime() -> Any:
             repair=f"{INSTALL_CPU} (or gan-toolchain[cuda] for an NVIDIA GPU)",
         ) from error
     return onnxruntime
-
-
-def preload_cuda_libraries(ort: Any) -> str:
-    """Load the CUDA libraries of pip's nvidia packages; what onnxruntime printed about it comes back as text."""
-    if not hasattr(ort, "preload_dlls"):
-        return ""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(OSError):
-        ort.preload_dlls(directory="")
-    return " ".join(printed.getvalue().split())
-
-
-def native_reason(ort: Any) -> str:
-    """Why the CUDA provider's library does not load, in the loader's own words; "" where it does."""
-    folder = Path(ort.__file__).parent / "capi"
-    try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
-    except OSError as error:
-        return str(error)
-    return ""

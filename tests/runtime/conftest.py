@@ -9,10 +9,11 @@ import os
 import statistics
 import struct
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import onnx
@@ -310,7 +311,78 @@ def no_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # An onnxruntime that says and does what a test wants: no GPU is needed to see what happens without one.
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+
+
+class FakeValue:
+    """An OrtValue: numpy() is a copy of what is on a GPU, and a view of what is on a CPU, as it is in onnxruntime."""
+
+    def __init__(self, array: Array, device: str) -> None:
+        self.array, self.device = array, device
+
+    @staticmethod
+    def ortvalue_from_shape_and_type(
+        shape: Sequence[int], kind: Any, device: str, index: int
+    ) -> FakeValue:
+        if isinstance(kind, int):
+            kind = helper.tensor_dtype_to_np_dtype(kind)
+        return FakeValue(np.full(shape, 77, kind), device)
+
+    def update_inplace(self, array: Array) -> None:
+        assert array.flags.c_contiguous and array.shape == self.array.shape
+        assert array.dtype == self.array.dtype
+        self.array[...] = array
+
+    def shape(self) -> list[int]:
+        return list(self.array.shape)
+
+    def element_type(self) -> int:
+        return int(helper.np_dtype_to_tensor_dtype(self.array.dtype))
+
+    def tensor_size_in_bytes(self) -> int:
+        return self.array.nbytes
+
+    def numpy(self) -> Array:
+        return self.array.copy() if self.device == "cuda" else self.array.view()
+
+    def data_ptr(self) -> int:
+        return self.array.ctypes.data
+
+
+class FakeBinding:
+    def __init__(self) -> None:
+        self.inputs: dict[str, FakeValue] = {}
+        self.outputs: dict[str, FakeValue | None] = {}  # None: onnxruntime allocates
+        self.made: list[FakeValue] = []
+
+    def bind_ortvalue_input(self, name: str, value: FakeValue) -> None:
+        self.inputs[name] = value
+
+    def bind_ortvalue_output(self, name: str, value: FakeValue) -> None:
+        self.outputs[name] = value
+
+    def bind_output(self, name: str, device: str, index: int) -> None:
+        self.outputs[name] = None
+
+    def get_outputs(self) -> list[FakeValue]:
+        return self.made
+
+
+class FakeRunOptions:
+    def __init__(self) -> None:
+        self.entries: dict[str, str] = {}
+
+    def add_run_config_entry(self, key: str, value: str) -> None:
+        self.entries[key] = value
+
+
+class FakeCall(NamedTuple):
+    """One run: gpu_graph_id, batch size, addresses of the input and, where it was bound, of the output."""
+
+    graph: str | None
+    batch: int
+    source: int
+    target: int | None
 
 
 class FakeSession:
@@ -327,25 +399,79 @@ class FakeSession:
         )
         self.fallback_disabled = False
         self.runs = 0
+        self.calls: list[FakeCall] = []
+        self.captured: dict[str, FakeBinding] = {}
+        self.threads: set[int] = set()
+        self.running = threading.Lock()
         ort = sys.modules["onnxruntime"]
         self.ort: Any = ort
-        self.wanted = CUDA if providers != [CPU] else CPU
-        if self.wanted in self.ort.refuses:
-            raise RuntimeError(f"{self.wanted} refused the model")
+        self.wanted = [one if isinstance(one, str) else one[0] for one in providers]
+        refused = [name for name in self.ort.refuses if name in self.wanted]
+        if refused:
+            raise RuntimeError(f"{refused[0]} refused the model")
+        if self.ort.refuses_graphs and self.option("enable_cuda_graph"):
+            raise RuntimeError("This session cannot use the graph capture feature")
         self.ort.sessions.append(self)
 
+    def option(self, name: str) -> str | None:
+        """Of the CUDA provider."""
+        found = {one[0]: one[1] for one in self.asked if not isinstance(one, str)}
+        return found.get(CUDA, {}).get(name)
+
     def get_providers(self) -> list[str]:
-        on_cuda = self.wanted == CUDA and self.ort.cuda_loads
-        return [CUDA, CPU] if on_cuda else [CPU]
+        loads = {CUDA: self.ort.cuda_loads, TENSORRT: self.ort.tensorrt_loads, CPU: False}
+        return [*(name for name in self.wanted if loads[name]), CPU]
 
     def disable_fallback(self) -> None:
         self.fallback_disabled = True
 
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="y")]
+
+    def compute(self, x: Array) -> Array:
+        return 2 * x
+
     def run(self, outputs: list[str] | None, inputs: dict[str, Array]) -> list[Array]:
+        self._count()
+        return [self.compute(inputs["x"])]
+
+    def io_binding(self) -> FakeBinding:
+        return FakeBinding()
+
+    def run_with_iobinding(self, binding: FakeBinding, options: FakeRunOptions | None) -> None:
+        """As CUDA does: a captured graph reads and writes where it was captured, whatever is bound now."""
+        assert self.running.acquire(blocking=False), "two runs at once"
+        try:
+            graph = options.entries["gpu_graph_id"] if options else None
+            assert (graph is not None) == (self.option("enable_cuda_graph") == "1")
+            self.threads.add(threading.get_ident())
+            bound = binding.outputs["y"]
+            self.calls.append(
+                FakeCall(
+                    graph,
+                    len(binding.inputs["x"].array),
+                    binding.inputs["x"].data_ptr(),
+                    bound.data_ptr() if bound else None,
+                )
+            )
+            self.ort.while_running()
+            self._count()
+            if graph not in (None, "-1"):
+                assert bound, "a graph was captured with memory that is free after the run"
+                if graph not in self.captured and self.ort.breaks_capture:
+                    raise RuntimeError("operation not permitted when stream is capturing")
+                binding = self.captured.setdefault(str(graph), binding)
+                bound = binding.outputs["y"]
+            made = self.compute(binding.inputs["x"].array)
+            binding.made = [bound or FakeValue(np.empty_like(made), "cuda")]
+            binding.made[0].array[...] = made
+        finally:
+            self.running.release()
+
+    def _count(self) -> None:
         self.runs += 1
-        if self.runs == self.ort.fails_at_run:
+        if 0 < self.ort.fails_at_run <= self.runs:  # a fault of CUDA stays
             raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
-        return [2 * inputs["x"]]
 
     def get_provider_graph_assignment_info(self) -> list[Any]:
         return [
@@ -372,6 +498,8 @@ class FakeOrt(ModuleType):
     __version__ = "1.99"
     SessionOptions = FakeOptions
     InferenceSession = FakeSession
+    OrtValue = FakeValue
+    RunOptions = FakeRunOptions
 
     def __init__(self, folder: Path) -> None:
         super().__init__("onnxruntime")
@@ -380,6 +508,10 @@ class FakeOrt(ModuleType):
         self.cuda_loads = True
         self.refuses: tuple[str, ...] = ()
         self.fails_at_run = 0
+        self.tensorrt_loads = True
+        self.refuses_graphs = False
+        self.breaks_capture = False
+        self.while_running: Callable[[], object] = lambda: None
         self.placement: dict[str, list[str]] = {}
         self.preloaded: list[str] = []
         self.printed = ""

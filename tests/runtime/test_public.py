@@ -12,7 +12,9 @@ from gan.runtime import Generator
 
 PUBLIC = [
     "CheckpointError",
+    "CudaOptions",
     "DatasetError",
+    "DeviceArray",
     "DeviceUnavailableError",
     "Draw",
     "ExportError",
