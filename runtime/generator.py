@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import asked, axes, latents
+from .ahead import batch_rows
 from .asked import Label, Noise
 from .buckets import batch_buckets
 from .cuda import CudaOptions
@@ -36,7 +37,7 @@ from .inputs import (
 )
 from .model_file import ModelFile
 from .pictures import Source
-from .session import Session
+from .session import MICRO_BATCH, Session
 from .signature import Field, Signature
 from .translator import Translator
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gan.runtime")
 
-MICRO_BATCH, MICRO_VALUES = 16, 16 * 3 * 256 * 256  # at most, of one run
+MICRO_VALUES = 16 * 3 * 256 * 256  # of the main output of one run, at most
 MAX_COUNT = 2**63 - 1
 
 
@@ -68,7 +69,8 @@ class Generator:
     ) -> None:
         """model: a path, or the file's bytes. device: "auto", "cuda", "cuda:1" or "cpu"; "auto" may use the CPU
         and says so in `device`. threads: of the CPU; default, what this process may use. micro_batch: images per
-        run of the graph; by default 16, fewer of more than 256 x 256 pixels. max_output_bytes: bound on the output
+        run of the graph; by default what runs fastest on a CPU, found from the first runs, and 16 on a GPU, fewer of
+        more than 256 x 256 pixels. max_output_bytes: bound on the output
         of one call. cuda: how a GPU runs the model; only where the device is one.
 
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
@@ -94,8 +96,8 @@ class Generator:
             cuda=cuda,
             buckets=batch_buckets(micro_batch or MICRO_BATCH),
             fixed_size=not self.signature.example_sizes,
+            paced=micro_batch is None and not self.signature.example_sizes and self._is_exact(),
         )
-        self._micro_batch = self._fitting()
 
     def __repr__(self) -> str:
         return f"Generator({self._file.name!r}, device={self.device!r})"
@@ -155,7 +157,8 @@ class Generator:
     ) -> Iterator[Array]:
         """The images of `sample`, some at a time, in bounded memory."""
         count = latents.check_integer("count", count, 1, MAX_COUNT)
-        return self._run_main(self._batches(count, seed, start, label, truncation, noise))
+        batches = self._batches(count, seed, start, label, truncation, noise)
+        return self._run_main(batches, count)
 
     def sample_dlpack(
         self,
@@ -227,13 +230,12 @@ class Generator:
         labels = self.labels(label, 1)
         asked.check_truncation(self.signature, truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
-        return self._run_main(self._path(begin, end, frames))
+        return self._run_main(self._path(begin, end, frames), frames)
 
     def _path(
         self, begin: dict[str, Array], end: dict[str, Array], frames: int
     ) -> Iterator[dict[str, Array]]:
-        for i in range(0, frames, self._micro_batch):
-            n = min(self._micro_batch, frames - i)
+        for i, n in self._spans(frames):
             steps = np.arange(i, i + n) / max(frames - 1, 1)
             yield {
                 field.name: between(field, begin[field.name][0], end[field.name][0], steps)
@@ -252,14 +254,14 @@ class Generator:
         lengths = axes.lengths(self.signature, arrays)
         sizes = axes.whole(lengths, self.signature.least)
         self.bounded(count, sizes)
-        step, outputs = self._fitting(sizes), self.signature.outputs
+        outputs = self.signature.outputs
         batches = (
-            {name: array[i : i + step] for name, array in arrays.items()}
-            for i in range(0, count, step)
+            {name: array[i : i + n] for name, array in arrays.items()}
+            for i, n in self._spans(count, sizes)
         )
         parts = [
             [axes.cropped(f, array, lengths) for f, array in zip(outputs, made, strict=True)]
-            for made in self.run_stream(batches, outputs, sizes)
+            for made in self.run_stream(batches, outputs, count, sizes)
         ]
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return {field.name: array for field, array in zip(outputs, joined, strict=True)}
@@ -334,8 +336,7 @@ class Generator:
         truncation: float | None,
         each: bool,
     ) -> Iterator[dict[str, Array]]:
-        for i in range(0, count, self._micro_batch):
-            n = min(self._micro_batch, count - i)
+        for i, n in self._spans(count):
             part = labels[i : i + n] if labels is not None and labels.ndim else labels
             indices = range(start + i, start + i + n)
             yield self._draw(seed, indices, part, truncation, each)
@@ -343,7 +344,7 @@ class Generator:
     def _run_on_device(self, inputs: Mapping[str, Array]) -> DeviceArray:
         main = self.signature.main
         (array,) = self._session.run_on_device(inputs, [main.name])
-        check_output(main, array.shape, len(next(iter(inputs.values()))))
+        check_output(main, array.shape, batch_rows(inputs))
         return array
 
     def run(
@@ -353,21 +354,22 @@ class Generator:
         sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> list[Array]:
         """One micro-batch of checked inputs, images and masks padded to the dynamic axes' sizes."""
-        (arrays,) = self.run_stream([inputs], outputs, sizes)
+        (arrays,) = self.run_stream([inputs], outputs, batch_rows(inputs), sizes)
         return arrays
 
     def run_stream(
         self,
         batches: Iterable[Mapping[str, Array]],
         outputs: Sequence[Field],
+        rows: int,
         sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> Iterator[list[Array]]:
-        """`run` of each batch, in order; the session may be batches ahead."""
+        """`run` of each batch, in order, of so many rows together; the session may be batches ahead."""
         counts = deque[int]()
 
         def given() -> Iterator[dict[str, Array]]:
             for inputs in batches:
-                counts.append(len(next(iter(inputs.values()))))
+                counts.append(batch_rows(inputs))
                 yield {
                     field.name: axes.padded(field, inputs[field.name], sizes)
                     if is_picture(field)
@@ -375,15 +377,16 @@ class Generator:
                     for field in self.signature.inputs
                 }
 
-        for arrays in self._session.run_stream(given(), [field.name for field in outputs]):
+        names = [field.name for field in outputs]
+        for arrays in self._session.run_stream(given(), names, rows=rows):
             count = counts.popleft()
             for field, array in zip(outputs, arrays, strict=True):
                 check_output(field, array.shape, count, sizes)
             yield arrays
 
-    def _run_main(self, batches: Iterable[Mapping[str, Array]]) -> Iterator[Array]:
+    def _run_main(self, batches: Iterable[Mapping[str, Array]], rows: int) -> Iterator[Array]:
         """The main output of each batch."""
-        for (array,) in self.run_stream(batches, [self.signature.main]):
+        for (array,) in self.run_stream(batches, [self.signature.main], rows):
             yield array
 
     def drawn(
@@ -493,13 +496,24 @@ class Generator:
         )
         return given, made
 
-    def _fitting(self, sizes: Mapping[str, int] | None = None) -> int:
-        """Images of one run of the graph."""
+    def _spans(
+        self, count: int, sizes: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """First row and number of rows of each run, of `count` rows in all."""
         known = {**self.signature.example_sizes, **(sizes or {})}
         values = math.prod(self.signature.main.shape_at(known))
-        fitting = max(1, min(MICRO_BATCH, MICRO_VALUES // max(values, 1)))
-        most = max(1, self.max_output_bytes // max(self._bytes(sizes)))
-        return self._session.fitting(min(self._asked or fitting, most))
+        most = self._asked or max(1, min(self._session.most, MICRO_VALUES // max(values, 1)))
+        most = min(most, max(1, self.max_output_bytes // max(self._bytes(sizes))))
+        first = 0
+        while first < count:
+            rows = min(self._session.fitting(most), count - first)
+            yield first, rows
+            first += rows
+
+    def _is_exact(self) -> bool:
+        """Whether the export found the same bytes for any batch size."""
+        found = self.metadata("parity").get("exactness")
+        return isinstance(found, dict) and found.get("across_batches") == 0
 
     def _zeros(self, count: int) -> dict[str, Array]:
         return {

@@ -10,22 +10,26 @@ import importlib.metadata
 import logging
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .ahead import batch_rows, drawn_ahead
 from .buckets import batch_buckets, whole_bucket
 from .cuda import ACCEPT_CPU, CPU, REINSTALL, CudaOptions, open_cuda, report_placement
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError, InputError, ModelFileError, shown
 from .inputs import Array
 from .latents import check_integer
+from .pace import LARGEST, Pace
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 logger = logging.getLogger("gan.runtime")
 
+MICRO_BATCH = 16  # rows of one run at most, where no better number is found or given
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 INSTALL_CPU = "pip install 'gan-toolchain[cpu]'"
 
@@ -41,12 +45,14 @@ class Session:
         threads: int | None = None,
         example: Mapping[str, Array],
         cuda: CudaOptions | None = None,
-        buckets: Sequence[int] = batch_buckets(16),
+        buckets: Sequence[int] = batch_buckets(MICRO_BATCH),
         fixed_size: bool = True,
+        paced: bool = False,
     ) -> None:
         """device: "auto", "cpu", "cuda" or "cuda:N". threads: of the CPU, default what the cgroup grants.
         example: one batch of inputs, run once on CUDA to prove that it works. cuda: its options. buckets: the batch
-        sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis.
+        sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis. paced: on a CPU `fitting` finds
+        the best batch size from the times of runs.
 
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
         onnxruntime refuses.
@@ -73,6 +79,7 @@ class Session:
         self._ort = load_onnxruntime()
         self._buckets, self._sized = buckets, fixed_size
         self._engine: Engine | None = None  # on CUDA
+        self._pace = Pace() if paced else None
         self._session, self.device = self._open(data, device, cuda or CudaOptions(), example)
 
     @property
@@ -86,22 +93,33 @@ class Session:
         """
         if self._engine:
             return self._engine.run(inputs, outputs)
+        begin = time.perf_counter()
         try:
-            return self._session.run(list(outputs) if outputs else None, dict(inputs))
+            made: list[Array] = self._session.run(list(outputs) if outputs else None, dict(inputs))
         except Exception as error:  # as in _create
             raise ModelFileError(
                 "onnxruntime failed while it ran the model",
                 seen=f"{error!s:.300}",
                 repair="The file is damaged, or needs more memory than there is",
             ) from error
+        if self._pace:
+            self._pace.took(batch_rows(inputs), time.perf_counter() - begin)
+        return made
 
     def run_stream(
-        self, batches: Iterable[Mapping[str, Array]], outputs: Sequence[str] | None = None
+        self,
+        batches: Iterable[Mapping[str, Array]],
+        outputs: Sequence[str] | None = None,
+        *,
+        rows: int,
     ) -> Iterator[list[Array]]:
-        """`run` of each batch, in order. On CUDA the next batches are drawn, computed and copied beside each other."""
+        """`run` of each batch, in order; while one runs the next is drawn, and on CUDA another one copied.
+
+        rows: of all batches together.
+        """
         if self._engine:
             return self._engine.run_stream(batches, outputs)
-        return (self.run(inputs, outputs) for inputs in batches)
+        return (self.run(inputs, outputs) for inputs in drawn_ahead(batches, rows))
 
     def run_on_device(
         self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
@@ -117,9 +135,17 @@ class Session:
             )
         return self._engine.run_on_device(inputs, outputs)
 
+    @property
+    def most(self) -> int:
+        """Rows of one run by default."""
+        return LARGEST if self._pace and not self._engine else MICRO_BATCH
+
     def fitting(self, count: int) -> int:
-        """Rows of one run, `count` at most: on CUDA a batch size that it has buffers for, so that none is padded."""
-        return whole_bucket(count, self._engine.buckets) if self._engine else count
+        """Rows of one run, `count` at most: on CUDA a batch size that it has buffers for, so that none is padded; on
+        a CPU, where it is paced, what runs fastest."""
+        if self._engine:
+            return whole_bucket(count, self._engine.buckets)
+        return self._pace.size(count) if self._pace else count
 
     def _open(
         self, data: bytes, device: str, options: CudaOptions, example: Mapping[str, Array]

@@ -223,21 +223,6 @@ def test_arrays_on_the_device_need_an_onnxruntime_that_has_dlpack(
     assert array.shape == (1, 2)
 
 
-def test_the_cpu_streams_one_batch_at_a_time(ort: FakeOrt) -> None:
-    opened = open_session(device="cpu")
-    drawn = 0
-
-    def batches() -> Any:
-        nonlocal drawn
-        for _ in range(5):
-            drawn += 1
-            yield EXAMPLE
-
-    for read, (doubled,) in enumerate(opened.run_stream(batches()), start=1):
-        assert doubled.tolist() == [[2.0, 4.0]]
-        assert drawn == read
-
-
 def test_a_generator_hands_its_options_on(labelled: bytes) -> None:
     with pytest.raises(InputError, match="CUDA options were given for the CPU"):
         Generator(labelled, device="cpu", cuda=CudaOptions(tf32=True))

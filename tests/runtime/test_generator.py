@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -19,8 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gan.runtime import GanError, Generator, InputError, ModelFileError, latents
-from gan.runtime.generator import MICRO_BATCH
-from gan.runtime.session import Session
+from gan.runtime.session import MICRO_BATCH, Session
 
 from .conftest import (
     CLASSES,
@@ -651,6 +651,53 @@ def test_a_micro_batch_holds_at_most_16_images_and_fewer_large_ones(
     batches = list(opened(labelled).stream(20, seed=0))
     assert [len(batch) for batch in batches] == sizes
     assert [len(batch) for batch in opened(labelled, micro_batch=8).stream(20, seed=0)] == [8, 8, 4]
+
+
+EXACT = {"exactness": {"across_batches": 0.0, "across_threads": 0.0}}
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that each look moves by the same time: large batches are the fastest."""
+    ticks = itertools.count()
+    monkeypatch.setattr("gan.runtime.session.time.perf_counter", lambda: float(next(ticks)))
+
+
+def test_where_batches_are_exact_their_size_is_found_from_the_first_runs(
+    labelled: bytes, steady: None
+) -> None:
+    generator = opened(with_metadata(labelled, parity=EXACT))
+    sizes = [len(images) for images in generator.stream(1_000, seed=0)][:-1]
+    assert sizes == sorted(sizes) and list(dict.fromkeys(sizes)) == [1, 2, 4, 8, 16, 32, 64]
+    assert all(sizes.count(n) in (3, 4) for n in (1, 2, 4, 8, 16, 32))  # one is drawn ahead
+    assert [len(images) for images in generator.stream(130, seed=0)] == [64, 64, 2]
+    found = generator.sample(130, seed=0)
+    np.testing.assert_array_equal(found, opened(labelled, micro_batch=7).sample(130, seed=0))
+    np.testing.assert_array_equal(generator.interpolate(0, 1, 100)[:, 0, 0], opened(labelled).interpolate(0, 1, 100)[:, 0, 0])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "parity",
+    [{"exactness": {"across_batches": 1e-12}}, {"exactness": {}}, {"exactness": 0}, {}, None],
+)
+def test_where_batches_are_not_known_to_be_exact_their_size_never_changes(
+    labelled: bytes, steady: None, parity: Any
+) -> None:
+    generator = opened(with_metadata(labelled, parity=parity))
+    assert [len(images) for images in generator.stream(40, seed=0)] == [16, 16, 8]
+
+
+def test_a_size_that_was_asked_for_is_kept(labelled: bytes, steady: None) -> None:
+    generator = opened(with_metadata(labelled, parity=EXACT), micro_batch=5)
+    assert [len(images) for images in generator.stream(12, seed=0)] == [5, 5, 2]
+
+
+def test_large_images_and_limits_bound_the_size_that_is_found(
+    labelled: bytes, steady: None
+) -> None:
+    exact = with_metadata(labelled, parity=EXACT)
+    sizes = [len(i) for i in opened(exact, max_output_bytes=3 * IMAGE_BYTES).stream(30, seed=0)]
+    assert sizes[:3] == [1, 1, 1] and set(sizes[4:-1]) == {2}
 
 
 # Interpolation.
