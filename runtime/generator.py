@@ -100,6 +100,16 @@ class Generator:
         return self._session.device
 
     @property
+    def session(self) -> Session:
+        """What runs the graph."""
+        return self._session
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of one run of the graph, at the example's sizes."""
+        return self._micro_batch
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their indices; empty without labels."""
         return self.signature.classes

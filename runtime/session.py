@@ -65,6 +65,11 @@ class Session:
     def providers(self) -> list[str]:
         return list(self._session.get_providers())
 
+    @property
+    def native(self) -> Any:
+        """onnxruntime's own session, to be measured beside this one."""
+        return self._session
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """The graph's outputs for these inputs, in the graph's order (or of the named ones).
 
