@@ -10,8 +10,9 @@ import argparse
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ class Network(NamedTuple):
 
     system: str
     resolution: int
-    given: dict[str, Plain] = {}
+    given: Mapping[str, Plain] = MappingProxyType({})
 
 
 NETWORKS = {

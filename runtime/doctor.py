@@ -15,6 +15,7 @@ from .session import (
     CUDA,
     Session,
     available_cpus,
+    check_packages,
     installed_packages,
     load_onnxruntime,
     native_reason,
@@ -63,6 +64,7 @@ def _package(name: str) -> Finding:
 def _onnxruntime() -> Finding:
     packages = ", ".join(f"{name} {version}" for name, version in installed_packages().items())
     try:
+        check_packages()
         ort = load_onnxruntime()
     except DeviceUnavailableError as error:
         return Finding("onnxruntime", error.seen or packages, False, error.repair)

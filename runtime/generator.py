@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -287,7 +286,7 @@ class Generator:
         noise: Noise,
     ) -> Iterator[Array]:
         if seed is None:
-            seed = secrets.randbits(64)
+            seed = int.from_bytes(os.urandom(8), "little")
             logger.info("Drew seed %d", seed)
         latents.check_uint64("seed", seed)
         start = latents.check_uint64("start", start)

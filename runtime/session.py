@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.metadata
 import io
 import logging
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ class Session:
             return self._create(data, [CPU]), "cpu"
 
     def _open_cuda(self, data: bytes, index: int, example: Mapping[str, Array]) -> Any:
+        check_packages()
         if CUDA not in self._ort.get_available_providers():
             raise DeviceUnavailableError(
                 "CUDA cannot be used",
@@ -150,6 +151,7 @@ class Session:
             return self._ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime's own errors derive from Exception alone
             if providers == [CPU]:
+                check_packages()
                 raise ModelFileError(
                     "onnxruntime refused the model",
                     seen=f"{error!s:.300}",
@@ -184,20 +186,44 @@ def available_cpus() -> int:
 
 
 def installed_packages() -> dict[str, str]:
-    """Versions of the onnxruntime distributions that are installed; more than one is a fault."""
+    """Versions of the onnxruntime distributions that are installed; more than one is a fault.
+
+    Their dist-info lies beside the folder that they share: to import importlib.metadata takes longer than all of ours.
+    """
     found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+    for folder in _package_folders():
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                package, _, version = name.removesuffix(".dist-info").partition("-")
+                package = package.replace("_", "-")
+                if name.endswith(".dist-info") and package in PACKAGES:
+                    found[package] = version
+    return dict(sorted(found.items()))
+
+
+def _package_folders() -> set[Path]:
+    """Where the onnxruntime that is imported, or would be, lies."""
+    import importlib.util
+
+    if "onnxruntime" in sys.modules:  # it may be half imported, or what an uninstall left of it
+        module = sys.modules["onnxruntime"]
+        file = getattr(module, "__file__", None)
+        places = [os.path.dirname(file)] if file else getattr(module, "__path__", ())
+    else:
+        spec = importlib.util.find_spec("onnxruntime")
+        places = (spec and spec.submodule_search_locations) or ()
+    return {Path(place).parent for place in places}
 
 
 def importable_gpu_package() -> bool:
     return "onnxruntime-gpu" in installed_packages()
 
 
-def load_onnxruntime() -> Any:
-    """The onnxruntime module, or `DeviceUnavailableError` where none or two of its packages are installed."""
+def check_packages() -> None:
+    """`DeviceUnavailableError` where both packages are installed.
+
+    Not looked at while all is well: the CPU's part of either works, and each look costs time at every start.
+    """
     packages = installed_packages()
     if len(packages) > 1:
         raise DeviceUnavailableError(
@@ -205,12 +231,17 @@ def load_onnxruntime() -> Any:
             seen=", ".join(f"{name} {version}" for name, version in packages.items()),
             repair=f"{REINSTALL} (or gan-toolchain[cpu] instead)",
         )
+
+
+def load_onnxruntime() -> Any:
+    """The onnxruntime module, or `DeviceUnavailableError` where none or two of its packages are installed."""
     try:
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(4)
         onnxruntime.get_available_providers()
     except (ImportError, AttributeError) as error:
+        check_packages()
         raise DeviceUnavailableError(
             "Sampling needs onnxruntime",
             seen=f"{error!s:.200}",
