@@ -1,7 +1,7 @@
 """The exported file through the runtime against what a user would do instead, network by network, in one run.
 
-Ours, onnxruntime's bare run of the same session, a plain session, torch eager in both memory formats, torch.compile:
-images a second, medians of rounds in which all take turns.
+Untrained generators of published sizes: the speed is the same. Medians of rounds in which all take turns; torch with
+one thread or with all, whichever is faster. For the first, also from process start to first image on disk.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -18,26 +18,28 @@ from typing import NamedTuple
 import torch
 
 from gan.export import export
-from gan.export.rivals import load_rivals
-from gan.runtime import Generator
-from gan.runtime.measure import BARE, OURS, Speed, bare, compare, machine, ours, plain
-from gan.runtime.model_file import ModelFile
+from gan.export.rivals import COMPILED, EAGER, LAST, load_rivals
+from gan.runtime.bench import BARE, OURS, PLAIN, STREAM, Bench, Row, Subject, bench
+from gan.runtime.measure import machine
 from gan.trainer import systems
 from gan.trainer.checkpoint import plain_state, save
 from gan.trainer.config import Plain, make_config, make_options
 from gan.trainer.parts import DataInfo
 
+COLUMNS = (OURS, BARE, PLAIN, EAGER, LAST, COMPILED)
+
 
 class Network(NamedTuple):
-    """A generator of a published size, untrained. resolution: in pixels."""
+    """A generator of a published size, untrained. resolution: in pixels. starts: fresh processes that are timed."""
 
     system: str
     resolution: int
     given: Mapping[str, Plain] = MappingProxyType({})
+    starts: int = 0
 
 
 NETWORKS = {
-    "dcgan64": Network("dcgan", 64, {"width": 64}),
+    "dcgan64": Network("dcgan", 64, {"width": 64}, starts=7),
     "dcgan128": Network("dcgan", 64, {"width": 128}),
     "r3gan": Network("r3gan", 64),
     "stylegan2-64": Network("stylegan2", 64),
@@ -74,51 +76,69 @@ def write_checkpoint(network: Network, path: Path) -> None:
     save(path, content)
 
 
-def measure(
-    name: str, folder: Path, batches: Sequence[int], seconds: float, *, quick: bool
-) -> None:
-    """Export a network and print a row for each batch size."""
-    begin = time.perf_counter()
+def run(name: str, folder: Path, *, quick: bool) -> Bench:
+    """Export a network and measure it."""
+    begin, network = time.perf_counter(), NETWORKS[name]
     checkpoint, file = folder / f"{name}.pt", folder / f"{name}.onnx"
-    write_checkpoint(NETWORKS[name], checkpoint)
-    export(checkpoint, file, max_batch=8)
-    print(f"{name}: exported in {time.perf_counter() - begin:.0f} s", flush=True)
-    model, generator = ModelFile.read(file), Generator(file, device="cpu")
-    threads = generator.session.threads
-    rivals = load_rivals(checkpoint, model, compiled=not quick)
-    for batch in batches:
-        speeds = compare(
-            [
-                ours(generator, model, batch),
-                bare(generator, model, batch),
-                plain(model.data, model, batch, threads),
-                *rivals.contenders(batch, threads),
-            ],
-            seconds=seconds,
-        )
-        print_row(name, batch, speeds)
-
-
-def print_row(name: str, batch: int, speeds: dict[str, Speed]) -> None:
-    others = [speed for other, speed in speeds.items() if other not in (OURS, BARE)]
-    best = max(others, key=lambda speed: speed.images_per_second)
-    cells = "".join(
-        f"  {other} {speed.images_per_second:.1f} ({speeds[OURS].ratio(speed):.2f})"
-        for other, speed in speeds.items()
+    write_checkpoint(network, checkpoint)
+    export(checkpoint, file, max_batch=1)
+    print(f"# {name}: exported in {time.perf_counter() - begin:.0f} s", flush=True)
+    subject = Subject(file, device="cpu")
+    found = bench(
+        subject,
+        seconds=1.0 if quick else 3.0,
+        stream=0 if quick else STREAM,
+        rivals=load_rivals(checkpoint, subject.model, compiled=not quick),
+        starts=0 if quick else network.starts,
     )
-    print(f"{name} batch {batch}:{cells}  best other {speeds[OURS].ratio(best):.2f}", flush=True)
+    print(f"# {name}: measured in {time.perf_counter() - begin:.0f} s", flush=True)
+    return found
+
+
+def lines(name: str, found: Bench) -> list[str]:
+    """A row for each batch: images a second, and ours over the best of the others."""
+    made = []
+    for batch, stream in dict.fromkeys((row.batch, row.stream) for row in found.rows):
+        rows = [row for row in found.rows if (row.batch, row.stream) == (batch, stream)]
+        best = found.best_other(batch, stream=stream)
+        cells = "".join(cell(rows, column) for column in COLUMNS)
+        made.append(
+            f"{name:15}{f'stream of {batch:,}' if stream else batch:>16}{cells}"
+            f"{best.ratio if best else 1:8.2f}"
+        )
+    return made
+
+
+def cell(rows: list[Row], column: str) -> str:
+    """The column's images a second, with one thread or all."""
+    speeds = [row.images_per_second for row in rows if row.name.partition(",")[0] == column]
+    return f"{max(speeds):19.1f}" if speeds else f"{'-':>19}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--quick", action="store_true", help="2 s a cell, no torch.compile")
+    parser.add_argument(
+        "--quick", action="store_true", help="a second a cell; no torch.compile, stream, start-up"
+    )
     arguments = parser.parse_args()
-    print(machine())
+    here, table, fresh = machine(), [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names or NETWORKS:
-            seconds = 2.0 if arguments.quick else 5.0
-            measure(name, Path(folder), (1, 8, 64), seconds, quick=arguments.quick)
+            found = run(name, Path(folder), quick=arguments.quick)
+            table += lines(name, found)
+            fresh += [(name, *one) for one in found.fresh.items()]
+            print("\n".join(lines(name, found)), flush=True)
+    print(
+        f"\n{'images a second':15}{'batch':>16}{''.join(f'{c:>19}' for c in COLUMNS)}{'ratio':>8}"
+    )
+    print("\n".join(table))
+    for name, kind, one in fresh:
+        print(f"{name}, start to first image, {kind}: {one.seconds:.3f} s, {one.mebibytes:.0f} MiB")
+    print(
+        f"ratio: {OURS} over the best of the others. {here.cpu}, {here.cpus} CPUs, torch "
+        f"{torch.__version__}, onnxruntime {here.onnxruntime}, Python {here.python}"
+    )
 
 
 if __name__ == "__main__":

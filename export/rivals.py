@@ -7,19 +7,22 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ..runtime.bench import example_inputs
 from ..runtime.errors import InputError
 from ..runtime.inputs import Array
-from ..runtime.measure import Contender, example_inputs
+from ..runtime.measure import Contender
 from ..runtime.model_file import ModelFile
 from ..runtime.signature import Field
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from .module import load_source
 
 EAGER, LAST, COMPILED = "torch eager", "torch channels_last", "torch.compile"
+Run = Callable[..., Tensor]  # a module, or a compiled one
 
 
 class Whole(nn.Module):
@@ -31,7 +34,7 @@ class Whole(nn.Module):
 
     def forward(self, *given: Tensor) -> Tensor:
         outputs = self.module(*map(_foot, self.inputs, given))
-        x = outputs if isinstance(outputs, Tensor) else outputs[0]
+        x: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
         if self.main.kind != "image":
             return x
         if self.main.dtype != "uint8":
@@ -43,33 +46,95 @@ class Whole(nn.Module):
 def _foot(field: Field, x: Tensor) -> Tensor:
     if field.dtype != "uint8":
         return x
-    x = x.permute(0, 3, 1, 2).float()
+    x = x.permute(0, 3, 1, 2).float()  # (B, C, H, W)
     return x / 127.5 - 1 if field.kind == "image" else x / 255
 
 
 @dataclass(frozen=True)
-class Rivals:
-    """The torch contenders of one model. missing: those that cannot run here, each with the reason."""
+class TorchRivals:
+    """The torch contenders of one model (a `Rivals` of runtime/bench.py)."""
 
+    checkpoint: Path
+    system_file: str | None
+    graph: str
     model: ModelFile
-    variants: Mapping[str, nn.Module]
+    device: torch.device
+    eager: nn.Module
+    last: nn.Module
+    compiled: bool
     missing: Mapping[str, str]
 
-    def contenders(self, count: int, threads: int) -> list[Contender]:
-        """Each makes `count` images with so many threads from the same inputs as ours, as an array."""
+    def contenders(self, count: int, *, calls: int, threads: int) -> list[Contender]:
+        """In both memory formats with one thread and with so many, and compiled for this batch."""
         inputs = example_inputs(self.model, count)
+        modules: list[tuple[str, Run, int]] = [
+            (EAGER, self.eager, threads),
+            (LAST, self.last, threads),
+        ]
+        if threads > 1 and self.device.type == "cpu":
+            modules += [(f"{EAGER}, 1 thread", self.eager, 1), (f"{LAST}, 1 thread", self.last, 1)]
+        if self.compiled:
+            modules.append(
+                (COMPILED, compiled(self.eager, self._tensors(inputs), threads), threads)
+            )
         return [
-            Contender(name, count, _call(module, inputs), lambda: torch.set_num_threads(threads))
-            for name, module in self.variants.items()
+            Contender(name, calls * count, self._call(module, inputs, calls), _threads(number))
+            for name, module, number in modules
         ]
 
+    def first_image(self, out: Path, threads: int) -> dict[str, str]:
+        main = self.model.signature.main
+        picture = main.kind == "image" and main.dtype == "uint8"
+        code = FIRST_IMAGE.format(
+            checkpoint=str(self.checkpoint),
+            system=self.system_file,
+            graph=self.graph,
+            threads=threads,
+            device=str(self.device),
+            picture=picture,
+            out=str(out),
+        )
+        return {EAGER: code}
 
-def _call(module: nn.Module, inputs: Mapping[str, Array]) -> Callable[[], Array]:
-    def call() -> Array:
-        with torch.inference_mode():
-            return module(*map(torch.from_numpy, inputs.values())).numpy()
+    def _tensors(self, inputs: Mapping[str, Array]) -> list[Tensor]:
+        return [torch.from_numpy(array).to(self.device) for array in inputs.values()]
 
-    return call
+    def _call(self, module: Run, inputs: Mapping[str, Array], calls: int) -> Callable[[], Array]:
+        def call() -> Array:
+            with torch.inference_mode():
+                for _ in range(calls):
+                    made: Array = module(*self._tensors(inputs)).cpu().numpy()
+            return made
+
+        return call
+
+
+FIRST_IMAGE = """
+import torch
+import numpy
+from PIL import Image
+from gan.runtime.inputs import stand_in
+from gan.trainer.checkpoint import Checkpoint
+torch.set_num_threads({threads!r})
+checkpoint = Checkpoint.load({checkpoint!r})
+system = checkpoint.system(file={system!r})
+graph = system.graphs()[{graph!r}]
+network = graph.build(checkpoint.averaged_networks(system)).to({device!r})
+sizes = graph.signature.example_sizes
+inputs = [
+    torch.from_numpy(numpy.ascontiguousarray(stand_in(field, place, 0, range(1), sizes)))
+    for place, field in enumerate(graph.inputs)
+]
+with torch.inference_mode():
+    made = network(*(x.to({device!r}) for x in inputs))
+x = made if isinstance(made, torch.Tensor) else made[0]
+if {picture!r}:
+    x = (x * 127.5 + 127.5).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    image = x[0].cpu().numpy()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save({out!r} + ".png")
+else:
+    numpy.save({out!r} + ".npy", x[0].cpu().numpy())
+"""
 
 
 def load_rivals(
@@ -77,50 +142,71 @@ def load_rivals(
     model: ModelFile,
     *,
     system_file: str | None = None,
+    device: str = "cpu",
     compiled: bool = True,
-) -> Rivals:
-    """The rivals of `model`, from the checkpoint that it was exported from; of any other, `InputError`."""
+) -> TorchRivals:
+    """The rivals of `model`, from the checkpoint that it was exported from; of any other, `InputError`.
+
+    device: "cpu" or "cuda:N", where torch has it. compiled: also torch.compile. Raises `CheckpointError`.
+    """
     loaded = Checkpoint.load(checkpoint)
     if weights_digest(loaded.content["averaged"]) != model.section("weights").get("checkpoint"):
         raise InputError(
             f"{checkpoint} is not what {model.name} was exported from",
-            seen="The weights have another digest",
+            seen="Its averaged weights have another digest",
             repair="Give the checkpoint of the model, or export it again",
         )
-    graph = model.section("system").get("graph")
-    missing = {}
+    graph = str(model.section("system").get("graph"))
+    missing: dict[str, str] = {}
+    if not device.startswith("cpu") and not torch.cuda.is_available():
+        missing["torch on the GPU"] = f"torch {torch.__version__} sees none: it ran on the CPU"
+        device = "cpu"
 
-    def whole() -> nn.Module:
+    def whole() -> Whole:
         source = load_source(loaded, graph=graph, system_file=system_file)
-        return Whole(source.module, model.signature.inputs, model.signature.main).eval()
+        module = Whole(source.module, model.signature.inputs, model.signature.main)
+        return module.eval().to(device)
 
-    variants: dict[str, nn.Module] = {
-        EAGER: whole(),
-        LAST: whole().to(memory_format=torch.channels_last),
-    }
-    if not compiled:
-        return Rivals(model, variants, missing)
-    reason = _why_not_compiled()
+    eager = whole()
+    reason = _why_not_compiled(eager, model, device) if compiled else "left out"
     if reason:
         missing[COMPILED] = reason
-    else:
-        variants[COMPILED] = _Compiled(whole())
-    return Rivals(model, variants, missing)
+    return TorchRivals(
+        Path(checkpoint),
+        system_file,
+        graph,
+        model,
+        torch.device(device),
+        eager,
+        whole().to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # not in its stubs
+        not reason,
+        missing,
+    )
 
 
-class _Compiled(nn.Module):
-    """torch.compile, anew for each shape: one graph for all would be slower."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.call = torch.compile(module, dynamic=False)
-
-    def forward(self, *given: Tensor) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self.call(*given)
+def compiled(module: Run, inputs: Sequence[Tensor], threads: int) -> Run:
+    """torch.compile for the shapes of these inputs alone, which is faster than one for all, already run once."""
+    torch._dynamo.reset()  # else it gives up, in silence, after some shapes
+    torch.set_num_threads(threads)  # which the generated code holds
+    call: Run = torch.compile(module, dynamic=False)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        call(*inputs)
+    return call
 
 
-def _why_not_compiled() -> str:
-    named = os.environ.get("CXX", "g++")
-    return "" if shutil.which(named) else f"no C++ compiler {named}"
+def _why_not_compiled(module: nn.Module, model: ModelFile, device: str) -> str:
+    """Why torch.compile cannot run here, or nothing."""
+    compiler = os.environ.get("CXX", "g++")
+    if device == "cpu" and shutil.which(compiler) is None:
+        return f"no C++ compiler {compiler}"
+    inputs = [torch.from_numpy(x).to(device) for x in example_inputs(model, 1).values()]
+    try:
+        compiled(module, inputs, 1)
+    except Exception as error:  # its back ends raise many kinds
+        return f"{type(error).__name__}: {' '.join(str(error).split()):.120}"
+    return ""
+
+
+def _threads(count: int) -> Callable[[], None]:
+    return lambda: torch.set_num_threads(count)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .bench import example_inputs
 from .generator import Generator
-from .measure import example_inputs
 from .model_file import ModelFile
 from .session import Session
 
@@ -145,5 +145,5 @@ def _runs(
 
 
 def _shape(args: Mapping[str, Any]) -> tuple[int, ...]:
-    first = next(iter(args.get("output_type_shape") or ()), {})
+    first: Mapping[str, list[int]] = next(iter(args.get("output_type_shape") or ()), {})
     return tuple(next(iter(first.values()), ()))
