@@ -15,6 +15,7 @@ except ModuleNotFoundError:
 
 from .commands import (
     adopt,
+    bench,
     doctor,
     export,
     inspect,
@@ -64,6 +65,7 @@ for module, command in (
     (interpolate, interpolate.interpolate),
     (translate, translate.translate),
     (inspect, inspect.inspect),
+    (bench, bench.bench),
     (doctor, doctor.doctor),
 ):
     app.command(epilog=f"Example: {module.EXAMPLE}")(command)

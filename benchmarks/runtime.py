@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -58,7 +59,8 @@ def write_checkpoint(network: Network, path: Path) -> None:
     with torch.no_grad():
         for parameter in (p for net in networks.values() for p in net.parameters()):
             if not parameter.any():
-                parameter.normal_(0.0, 0.1)
+                fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+                parameter.normal_(0.0, 0.1 / math.sqrt(fan_in))
     weights = {name: plain_state(net) for name, net in networks.items()}
     content = {
         "config": config.to_dict(),

@@ -64,6 +64,10 @@ class TorchRivals:
     compiled: bool
     missing: Mapping[str, str]
 
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"torch": torch.__version__}
+
     def contenders(self, count: int, *, calls: int, threads: int) -> list[Contender]:
         """In both memory formats with one thread and with so many, and compiled for this batch."""
         inputs = example_inputs(self.model, count)

@@ -28,6 +28,11 @@ class Rivals(Protocol):
         """Those that cannot run here, each with the reason."""
         ...
 
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of what they run on."""
+        ...
+
     def contenders(self, count: int, *, calls: int, threads: int) -> Sequence[Contender]:
         """Each makes `count` images, `calls` times, from the inputs that the model takes."""
         ...
@@ -64,6 +69,7 @@ class Bench:
     rows: tuple[Row, ...]
     fresh: Mapping[str, Fresh]
     missing: Mapping[str, str]
+    versions: Mapping[str, str]
 
     def best_other(self, batch: int, *, stream: bool = False) -> Row | None:
         """The fastest that is not ours."""
@@ -239,6 +245,7 @@ def bench(
         tuple(rows),
         fresh,
         dict(rivals.missing) if rivals is not None else {},
+        dict(rivals.versions) if rivals is not None else {},
     )
 
 
