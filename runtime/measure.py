@@ -33,7 +33,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured of a contender: images per second in each round, seconds of each call."""
+    """What was measured of a contender: images per second of each round's median call, seconds of each call."""
 
     name: str
     images: int
@@ -68,7 +68,7 @@ def compare(
         for one in (*contenders[first:], *contenders[:first]):
             times = _turn(one, seconds / rounds, warm=lasted[one.name] < LONG)
             calls[one.name] += times
-            speeds[one.name].append(len(times) * one.images / sum(times))
+            speeds[one.name].append(one.images / statistics.median(times))
     return {
         one.name: Speed(one.name, one.images, tuple(speeds[one.name]), tuple(calls[one.name]))
         for one in contenders
