@@ -46,6 +46,14 @@ def bench(
         float,
         option(min=0.01, max=3600, help="Of each contender at each batch. Default: 2."),
     ] = 2.0,
+    starts: Annotated[
+        int,
+        option(
+            min=0,
+            max=1000,
+            help="Fresh processes of each kind, timed to the first image. Default: 5; 0 leaves them out.",
+        ),
+    ] = 5,
     system: Annotated[
         str | None,
         option(help="Your own system's .py file, if the checkpoint was trained with one."),
@@ -84,6 +92,7 @@ def bench(
         batches=batches,
         seconds=seconds,
         rivals=rivals,
+        starts=starts,
         tell=lambda what: line.show(f"gan: measuring {what}"),
     )
     line.end()

@@ -61,7 +61,7 @@ def test_all_contenders_make_the_same_images(subject: Subject, labelled: bytes) 
     expected = bare_run(labelled, reference_inputs(tiny_signature(), 0, range(5)))
     for contender in (subject.ours(5), subject.bare(5), subject.plain(5)):
         assert contender.images == 5
-        np.testing.assert_array_equal(contender.call(), expected)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(contender.call(), expected)
 
 
 def test_the_bare_run_has_the_chunks_of_ours(
