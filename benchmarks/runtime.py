@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
 import math
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,31 +22,38 @@ import torch
 
 from gan.export import export
 from gan.export.rivals import COMPILED, EAGER, LAST, load_rivals
-from gan.runtime.bench import BARE, OURS, PLAIN, STREAM, Bench, Row, Subject, bench
-from gan.runtime.measure import machine
+from gan.runtime.bench import BARE, BY_HAND, OURS, PLAIN, STREAM, Bench, Row, Subject, bench
+from gan.runtime.measure import Fresh, machine, run_fresh
 from gan.trainer import systems
 from gan.trainer.checkpoint import plain_state, save
 from gan.trainer.config import Plain, make_config, make_options
 from gan.trainer.parts import DataInfo
 
+SHORT_STREAM = 32  # images
+IMPORTS = {
+    "without": "import numpy, onnxruntime, PIL.Image",
+    "with": "import numpy, onnxruntime, PIL.Image, gan.runtime",
+}
 COLUMNS = (OURS, BARE, PLAIN, EAGER, LAST, COMPILED)
 
 
 class Network(NamedTuple):
-    """A generator of a published size, untrained. resolution: in pixels. starts: fresh processes that are timed."""
+    """A generator of a published size, untrained. resolution: in pixels. starts: fresh processes that are timed.
+    large: seconds an image; the stream is short then, and its images are the largest batch too."""
 
     system: str
     resolution: int
     given: Mapping[str, Plain] = MappingProxyType({})
     starts: int = 0
+    large: bool = False
 
 
 NETWORKS = {
     "dcgan64": Network("dcgan", 64, {"width": 64}, starts=7),
     "dcgan128": Network("dcgan", 64, {"width": 128}),
-    "r3gan": Network("r3gan", 64),
+    "r3gan": Network("r3gan", 64, large=True),
     "stylegan2-64": Network("stylegan2", 64),
-    "stylegan2-256": Network("stylegan2", 256),
+    "stylegan2-256": Network("stylegan2", 256, large=True),
 }
 
 
@@ -88,9 +97,12 @@ def run(name: str, folder: Path, *, quick: bool) -> Bench:
     subject = Subject(file, device="cpu")
     found = bench(
         subject,
+        batches=(1, 8) if network.large else (1, 8, 64),
         seconds=1.0 if quick else 3.0,
-        stream=0 if quick else STREAM,
-        rivals=load_rivals(checkpoint, subject.model, compiled=not quick),
+        stream=0 if quick else SHORT_STREAM if network.large else STREAM,
+        rivals=load_rivals(
+            checkpoint, subject.model, one_thread=not network.large, compiled=not quick
+        ),
         starts=0 if quick else network.starts,
     )
     print(f"# {name}: measured in {time.perf_counter() - begin:.0f} s", flush=True)
@@ -117,6 +129,47 @@ def cell(rows: list[Row], column: str) -> str:
     return f"{max(speeds):19.1f}" if speeds else f"{'-':>19}"
 
 
+def start_lines(starts: Mapping[str, Fresh]) -> list[str]:
+    """Fresh processes, installed sizes, and what importing us adds."""
+    sizes = {
+        kind: installed_megabytes("numpy", "pillow", package)
+        for kind, package in ((OURS, "onnxruntime"), (BY_HAND, "onnxruntime"), (EAGER, "torch"))
+    }
+    made = [f"{'dcgan64':31}{'':16}{OURS:>13}{BY_HAND:>13}{EAGER:>13}"]
+    rows = {
+        "start to first image on disk, s": [starts[kind].seconds for kind in sizes],
+        "its peak memory, MiB": [starts[kind].mebibytes for kind in sizes],
+        "installed size, MB": list(sizes.values()),
+    }
+    for what, values in rows.items():
+        made.append(f"{what:47}{''.join(f'{value:13.2f}' for value in values)}")
+    without, with_ours = (starts[kind].seconds for kind in IMPORTS)
+    made.append(
+        f"import gan.runtime after numpy, onnxruntime, Pillow: {1e3 * (with_ours - without):.0f} ms"
+    )
+    return made
+
+
+def installed_megabytes(*roots: str) -> float:
+    """Size of distributions and of all that they require."""
+    waiting, seen, size = list(roots), set(), 0
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        files = [Path(str(distribution.locate_file(file))) for file in distribution.files or []]
+        size += sum(file.stat().st_size for file in files if file.is_file())
+        for requirement in distribution.requires or []:
+            if "extra ==" not in requirement:
+                waiting.append(re.split(r"[^A-Za-z0-9._-]", requirement)[0])
+    return size / 1e6
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NETWORKS)}")
@@ -124,19 +177,19 @@ def main() -> None:
         "--quick", action="store_true", help="a second a cell; no torch.compile, stream, start-up"
     )
     arguments = parser.parse_args()
-    here, table, fresh = machine(), [], []
+    here, table, starts = machine(), list[str](), dict[str, Fresh]()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names or NETWORKS:
             found = run(name, Path(folder), quick=arguments.quick)
             table += lines(name, found)
-            fresh += [(name, *one) for one in found.fresh.items()]
-            print("\n".join(lines(name, found)), flush=True)
+            starts |= found.fresh
+        if starts:
+            starts |= run_fresh(IMPORTS, repeats=15)
     print(
         f"\n{'images a second':15}{'batch':>16}{''.join(f'{c:>19}' for c in COLUMNS)}{'ratio':>8}"
     )
     print("\n".join(table))
-    for name, kind, one in fresh:
-        print(f"{name}, start to first image, {kind}: {one.seconds:.3f} s, {one.mebibytes:.0f} MiB")
+    print("\n".join(start_lines(starts)) if starts else "")
     print(
         f"ratio: {OURS} over the best of the others. {here.cpu}, {here.cpus} CPUs, torch "
         f"{torch.__version__}, onnxruntime {here.onnxruntime}, Python {here.python}"

@@ -61,6 +61,7 @@ class TorchRivals:
     device: torch.device
     eager: nn.Module
     last: nn.Module
+    one_thread: bool
     compiled: bool
     missing: Mapping[str, str]
 
@@ -75,7 +76,7 @@ class TorchRivals:
             (EAGER, self.eager, threads),
             (LAST, self.last, threads),
         ]
-        if threads > 1 and self.device.type == "cpu":
+        if self.one_thread and threads > 1 and self.device.type == "cpu":
             modules += [(f"{EAGER}, 1 thread", self.eager, 1), (f"{LAST}, 1 thread", self.last, 1)]
         if self.compiled:
             modules.append(
@@ -147,11 +148,13 @@ def load_rivals(
     *,
     system_file: str | None = None,
     device: str = "cpu",
+    one_thread: bool = True,
     compiled: bool = True,
 ) -> TorchRivals:
     """The rivals of `model`, from the checkpoint that it was exported from; of any other, `InputError`.
 
-    device: "cpu" or "cuda:N", where torch has it. compiled: also torch.compile. Raises `CheckpointError`.
+    device: "cpu" or "cuda:N", where torch has it. one_thread: also with one, which small networks run faster with.
+    compiled: also torch.compile. Raises `CheckpointError`.
     """
     loaded = Checkpoint.load(checkpoint)
     if weights_digest(loaded.content["averaged"]) != model.section("weights").get("checkpoint"):
@@ -183,6 +186,7 @@ def load_rivals(
         torch.device(device),
         eager,
         whole().to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # not in its stubs
+        one_thread,
         not reason,
         missing,
     )

@@ -213,7 +213,6 @@ def bench(
     *,
     batches: Sequence[int] = (1, 8, 64),
     seconds: float = 2.0,
-    rounds: int = 5,
     stream: int = STREAM,
     rivals: Rivals | None = None,
     starts: int = 5,
@@ -222,7 +221,7 @@ def bench(
     """Measure a model at these batch sizes, as a stream, and from process start to first image on disk.
 
     seconds: of each contender at each batch, in all rounds. stream: images at most, fewer where they would take
-    longer than five times that. starts: fresh processes of each kind, none with 0. tell: what is measured now.
+    longer than twice that. starts: fresh processes of each kind, none with 0. tell: what is measured now.
     Raises `InputError` for a batch that the model cannot give.
     """
     generator = subject.generator
@@ -233,10 +232,10 @@ def bench(
         contenders = [subject.ours(batch), subject.bare(batch), subject.plain(batch)]
         if rivals is not None:
             contenders += rivals.contenders(batch, calls=1, threads=subject.threads)
-        rows += _rows(batch, compare(contenders, seconds=seconds, rounds=rounds))
+        rows += _rows(batch, compare(contenders, seconds=seconds))
     if stream:
         per_second = max(row.images_per_second for row in rows if row.name == OURS)
-        most = max(generator.micro_batch, round(5 * seconds * per_second))
+        most = max(generator.micro_batch, round(2 * seconds * per_second))
         tell(f"stream of {min(stream, most)}")
         rows += _stream(subject, min(stream, most), seconds, rivals)
     fresh: dict[str, Fresh] = {}
@@ -266,7 +265,7 @@ def _stream(subject: Subject, count: int, seconds: float, rivals: Rivals | None)
     ]
     if rivals is not None:
         contenders += rivals.contenders(batch, calls=calls, threads=subject.threads)
-    return _rows(count, compare(contenders, seconds=seconds, rounds=3), stream=True)
+    return _rows(count, compare(contenders, seconds=seconds), stream=True)
 
 
 def _rows(batch: int, speeds: Mapping[str, Speed], *, stream: bool = False) -> list[Row]:

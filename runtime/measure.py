@@ -18,7 +18,8 @@ from .errors import DeviceUnavailableError
 from .session import available_cpus, load_onnxruntime
 
 PAUSE = 0.03  # seconds between two contenders: the threads of the one before still spin
-LONG = 0.5  # seconds of a call from which on no turn begins with one that is not counted
+FEW = 2  # rounds of what is very slow
+LONG = 0.1  # seconds of a call from which on no turn begins with one that is not counted
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,15 @@ class Speed:
 
 
 def compare(
-    contenders: Sequence[Contender], *, seconds: float, rounds: int = 5
+    contenders: Sequence[Contender], *, seconds: float, rounds: int = 15
 ) -> dict[str, Speed]:
     """Let each contender run for about `seconds` in all, by turns: in each round all of them, each time another first.
 
-    A call that takes longer than a turn is made once a round. Contenders have different names.
+    Many short rounds, so that all meet the same moods of the machine; fewer, at least two, where one call alone is
+    longer than a turn. Contenders have different names.
     """
     lasted = {one.name: _warm_up(one) for one in contenders}
+    rounds = max(FEW, min(rounds, int(2 * seconds / max(max(lasted.values()), 1e-9))))
     calls: dict[str, list[float]] = {one.name: [] for one in contenders}
     speeds: dict[str, list[float]] = {one.name: [] for one in contenders}
     for number in range(rounds):

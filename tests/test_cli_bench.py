@@ -63,7 +63,17 @@ def test_json_has_the_same_content(model: Path) -> None:
 
 def test_the_plot_is_a_picture_and_is_not_overwritten_unasked(model: Path, tmp_path: Path) -> None:
     plot = tmp_path / "bench.png"
-    asked: list[str | Path] = ["bench", model, *BRIEF, "--batch", "1,2", "--starts", "0", "--plot", plot]
+    asked: list[str | Path] = [
+        "bench",
+        model,
+        *BRIEF,
+        "--batch",
+        "1,2",
+        "--starts",
+        "0",
+        "--plot",
+        plot,
+    ]
     gan(*asked)
     with Image.open(plot) as image:
         pixels = np.asarray(image.convert("RGB"))

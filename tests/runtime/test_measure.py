@@ -55,14 +55,14 @@ def test_speed_is_images_over_time_and_the_ratio_that_of_the_speeds(clock: Clock
 
 
 def test_all_take_turns_each_time_another_first_and_each_turn_warms_up(clock: Clock) -> None:
-    contenders = [clock.contender(name, always(0.25)) for name in "abc"]
-    compare(contenders, seconds=2.0, rounds=4)
+    contenders = [clock.contender(name, always(0.0625)) for name in "abc"]
+    compare(contenders, seconds=0.5, rounds=4)
     assert clock.log == "AaaBbbCcc" + "AaaaBbbbCcccBbbbCcccAaaaCcccAaaaBbbbAaaaBbbbCccc"
 
 
 def test_a_call_that_takes_longer_than_a_turn_is_made_once_a_round(clock: Clock) -> None:
-    speeds = compare([clock.contender("a", always(30.0), 3)], seconds=5.0, rounds=2)
-    assert clock.log == "Aa" + "Aa" * 2
+    speeds = compare([clock.contender("a", always(30.0), 3)], seconds=5.0, rounds=9)
+    assert clock.log == "Aa" + "Aa" * 2, "and there are two rounds"
     assert speeds["a"].images_per_second == 0.1
 
 
@@ -71,12 +71,19 @@ def test_a_first_call_that_compiles_is_not_counted(clock: Clock) -> None:
     assert set(speeds["a"].calls) == {0.5}
 
 
+def test_the_slowest_call_bounds_the_rounds_of_all(clock: Clock) -> None:
+    """With a second a call, two seconds a contender leave room for four rounds, not ten."""
+    contenders = [clock.contender("a", always(0.01)), clock.contender("b", always(1.0))]
+    speeds = compare(contenders, seconds=2.0, rounds=10)
+    assert len(speeds["a"].rounds) == len(speeds["b"].rounds) == len(speeds["b"].calls) == 4
+
+
 def test_the_moods_of_the_machine_are_not_in_the_ratio(clock: Clock) -> None:
     """The third round is ten times as slow for both, the first for neither: means would be off."""
     moods = [1.0, 2.0, 10.0]
     a = iter([1.0, *[0.5 * m for m in moods]])  # long calls: one to warm up, one a round
     b = iter([1.0, *[1.0 * m for m in moods]])
-    speeds = compare([clock.contender("a", a), clock.contender("b", b)], seconds=0.3, rounds=3)
+    speeds = compare([clock.contender("a", a), clock.contender("b", b)], seconds=1.5, rounds=3)
     assert speeds["a"].ratio(speeds["b"]) == 2
     assert speeds["a"].images_per_second == 1.0  # the median round
     assert speeds["a"].milliseconds(50) == 1000
