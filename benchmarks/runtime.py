@@ -183,6 +183,7 @@ def main() -> None:
             found = run(name, Path(folder), quick=arguments.quick)
             table += lines(name, found)
             starts |= found.fresh
+            print("\n".join(lines(name, found)), flush=True)
         if starts:
             starts |= run_fresh(IMPORTS, repeats=15)
     print(
