@@ -177,6 +177,8 @@ def main() -> None:
         "--quick", action="store_true", help="a second a cell; no torch.compile, stream, start-up"
     )
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(NETWORKS):
+        parser.error(f"no such network: {', '.join(unknown)}")
     here, table, starts = machine(), list[str](), dict[str, Fresh]()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names or NETWORKS:

@@ -215,6 +215,15 @@ def test_threads_sleep_between_runs_and_onnxruntime_stays_silent(ort: FakeOrt) -
     assert options.log_severity_level == ort.severity == 4
 
 
+def test_a_session_notes_its_nodes_only_where_it_is_asked_to(ort: FakeOrt, tmp_path: Path) -> None:
+    open_session("cpu")
+    open_session("cpu", profile=tmp_path)
+    plain, noting = (made.options for made in ort.sessions)
+    assert not hasattr(plain, "enable_profiling")
+    assert noting.enable_profiling is True
+    assert Path(noting.profile_file_prefix).parent == tmp_path
+
+
 def test_without_a_thread_count_it_is_what_this_process_may_use(
     ort: FakeOrt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
