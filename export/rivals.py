@@ -116,7 +116,6 @@ class TorchRivals:
 
 FIRST_IMAGE = """
 import torch
-import numpy
 from PIL import Image
 from gan.runtime.inputs import stand_in
 from gan.trainer.checkpoint import Checkpoint
@@ -127,7 +126,7 @@ graph = system.graphs()[{graph!r}]
 network = graph.build(checkpoint.averaged_networks(system)).to({device!r})
 sizes = graph.signature.example_sizes
 inputs = [
-    torch.from_numpy(numpy.ascontiguousarray(stand_in(field, place, 0, range(1), sizes)))
+    torch.from_numpy(stand_in(field, place, 0, range(1), sizes).copy())
     for place, field in enumerate(graph.inputs)
 ]
 with torch.inference_mode():
@@ -138,6 +137,7 @@ if {picture!r}:
     image = x[0].cpu().numpy()
     Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save({out!r} + ".png")
 else:
+    import numpy
     numpy.save({out!r} + ".npy", x[0].cpu().numpy())
 """
 

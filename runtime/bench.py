@@ -128,15 +128,15 @@ class Subject:
 
         return Contender(BARE, count, call)
 
-    def plain(self, count: int, *, calls: int = 1, data: bytes | None = None) -> Contender:
-        """What onnxruntime's manual says: a session with its defaults, one run for all. data: of another file."""
+    def plain(self, count: int, *, calls: int = 1) -> Contender:
+        """What onnxruntime's manual says: a session with its defaults, one run for all."""
         ort = load_onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 4
         kind, _, index = self.generator.device.partition(":")
         cuda = [(CUDA, {"device_id": index})] if kind == "cuda" else []
-        session = ort.InferenceSession(data or self.model.data, options, providers=[*cuda, CPU])
+        session = ort.InferenceSession(self.model.data, options, providers=[*cuda, CPU])
         inputs, names = example_inputs(self.model, count), [self.model.signature.main.name]
 
         def call() -> Array:
@@ -297,6 +297,8 @@ def example_inputs(model: ModelFile, count: int) -> dict[str, Array]:
     """Inputs of `count` images of seed 0, by the latent stream; what only a caller has gets stand-ins."""
     sizes = model.signature.example_sizes
     return {
-        field.name: np.ascontiguousarray(stand_in(field, place, 0, range(count), sizes))
+        field.name: stand_in(
+            field, place, 0, range(count), sizes
+        ).copy()  # what images share is read-only
         for place, field in enumerate(model.signature.inputs)
     }

@@ -16,7 +16,7 @@ from gan.runtime.bench import BARE, BY_HAND, OURS, PLAIN, Bench, Row, Subject, b
 from gan.runtime.measure import Contender, Fresh, machine, run_fresh
 from gan.runtime.model_file import ModelFile
 
-from .conftest import bare_run, reference_inputs, tiny_signature
+from .conftest import bare_run, reference_inputs, tiny_model, tiny_signature
 from .translating import Translating
 
 
@@ -55,6 +55,14 @@ def test_the_inputs_are_those_of_seed_0(labelled: bytes) -> None:
     assert list(inputs) == list(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(inputs[name], values)
+
+
+def test_inputs_that_all_images_share_are_arrays_of_their_own() -> None:
+    model = ModelFile.read(tiny_model(noise=True, shared=True))
+    for count in (1, 3):
+        inputs = example_inputs(model, count)
+        assert len(inputs["noise"]) == count and (inputs["noise"] == inputs["noise"][0]).all()
+        assert all(array.flags.writeable and array.flags.c_contiguous for array in inputs.values())
 
 
 def test_all_contenders_make_the_same_images(subject: Subject, labelled: bytes) -> None:
