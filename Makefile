@@ -2,7 +2,7 @@
 PYTHON ?= python3   # 3.11 or newer, checked
 bin := .venv/bin
 
-.PHONY: demo test check lint torture bench bench-digits bench-systems bench-translate bench-stacked bench-cuda clean
+.PHONY: demo test check lint torture bench-runtime bench-digits bench-systems bench-translate bench-stacked bench-cuda clean
 
 # The pin of torch belongs here, in the same pip command as the project (pyproject has the range): asked for by
 # exact version a CPU build at hand is taken, any other request downloads gigabytes of CUDA packages.
@@ -39,8 +39,9 @@ check: lint
 torture: .venv/ready
 	GAN_TORTURE=1 $(bin)/pytest --quiet -m torture
 
-bench: .venv/ready
-	$(bin)/python benchmarks/footprint.py
+# The runtime against torch and a plain session, five networks: 25 minutes. make bench-runtime networks="dcgan64 --quick"
+bench-runtime: .venv/ready
+	$(bin)/python benchmarks/runtime.py $(networks)
 
 bench-digits: .venv/ready
 	$(bin)/python benchmarks/digits.py

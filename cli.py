@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import sys
 from typing import Annotated, Any
 
 try:
@@ -15,6 +15,7 @@ except ModuleNotFoundError:
 
 from .commands import (
     adopt,
+    bench,
     doctor,
     export,
     inspect,
@@ -40,9 +41,8 @@ class Group(TyperGroup):
         except OSError as error:
             fail(f"{error}")
         except Exception as error:
-            from .runtime.errors import GanError
-
-            if not isinstance(error, GanError):
+            errors = sys.modules.get(f"{__package__}.runtime.errors")  # not loaded, not raised
+            if errors is None or not isinstance(error, errors.GanError):
                 raise
             fail(f"{error}")
 
@@ -65,6 +65,7 @@ for module, command in (
     (interpolate, interpolate.interpolate),
     (translate, translate.translate),
     (inspect, inspect.inspect),
+    (bench, bench.bench),
     (doctor, doctor.doctor),
 ):
     app.command(epilog=f"Example: {module.EXAMPLE}")(command)
@@ -76,6 +77,8 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata
+
         typer.echo(importlib.metadata.version("gan-toolchain"))
         raise typer.Exit
 

@@ -59,12 +59,12 @@ Truncation = Annotated[
 ]
 
 
-def need(command: str, *packages: str) -> None:
+def need(command: str, *packages: str, extra: str = "train,cpu") -> None:
     """Say which extra brings what a command lacks, before anything is loaded."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             fail(
-                f"`gan {command}` needs {package}. Install it: pip install 'gan-toolchain[train,cpu]'"
+                f"`gan {command}` needs {package}. Install it: pip install 'gan-toolchain[{extra}]'"
             )
 
 

@@ -8,13 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Json, argument, need
+from .common import DEVICE, THREADS, Json, argument, need, need_onnxruntime, option
 
-EXAMPLE = "gan inspect model.onnx --json"
+EXAMPLE = "gan inspect model.onnx --graph"
+TOP = 15  # nodes of the table
 
 
 def inspect(
-    file: Annotated[Path, argument("FILE", "A model.pt or a model.onnx.")], as_json: Json = False
+    file: Annotated[Path, argument("FILE", "A model.pt or a model.onnx.")],
+    graph: Annotated[
+        bool, option("--graph", help="Run the model, and show where its time goes instead.")
+    ] = False,
+    device: Annotated[str, option(help=f"Of --graph: {DEVICE}")] = "auto",
+    threads: Annotated[int | None, option(help=f"Of --graph: {THREADS}")] = None,
+    as_json: Json = False,
 ) -> None:
     """Show a file's signature, sizes, training and parity report."""
     from ..runtime import InputError
@@ -25,6 +32,16 @@ def inspect(
         )
     with open(file, "rb") as handle:
         checkpoint = handle.read(2) == b"PK"  # torch.save writes a zip
+    if checkpoint and graph:
+        raise InputError(
+            f"{file} has no graph yet",
+            seen="It is a checkpoint",
+            repair=f"Export it first: gan export {file} model.onnx",
+        )
+    if graph:
+        need_onnxruntime()
+        show_graph(file, device, threads, as_json=as_json)
+        return
     if checkpoint:
         need("inspect", "torch")
     content = describe_checkpoint(file) if checkpoint else describe_model(file)
@@ -49,6 +66,36 @@ def describe_model(path: Path) -> dict[str, Any]:
         "signature": json.loads(model.signature.to_json()),
         **{part: model.section(part) for part in parts},
     }
+
+
+def show_graph(file: Path, device: str, threads: int | None, *, as_json: bool) -> None:
+    """Operators and nodes with their share of a run."""
+    import dataclasses
+
+    from ..runtime.profile import profile
+
+    found = profile(file, device=device, threads=threads)
+    if as_json:
+        content = dataclasses.asdict(found)
+        content["operators"] = [dataclasses.asdict(one) for one in found.operators]
+        typer.echo(json.dumps({"file": str(file), **content}, indent=2))
+        return
+    typer.echo(
+        f"One run of {found.batch} on {found.device} with {found.threads} threads: "
+        f"{found.microseconds / 1e3:.2f} ms, median of {found.runs}"
+    )
+    typer.echo(f"\n{'operator':24}{'provider':>9}{'count':>7}{'ms':>10}{'share':>8}")
+    for one in found.operators:
+        typer.echo(
+            f"{one.name:24}{one.provider:>9}{one.count:7}{one.microseconds / 1e3:10.3f}"
+            f"{100 * one.share:6.1f} %"
+        )
+    typer.echo(f"\n{'node':36}{'operator':20}{'output':22}{'provider':>9}{'ms':>10}{'share':>8}")
+    for node in found.slowest[:TOP]:
+        typer.echo(
+            f"{node.name:35.35} {node.operator:19.19} {' x '.join(map(str, node.shape)):22}"
+            f"{node.provider:>9}{node.microseconds / 1e3:10.3f}{100 * node.share:6.1f} %"
+        )
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:

@@ -129,9 +129,9 @@ def sample(
 
 def seed_or_drawn(seed: int | None) -> int:
     """The seed, or one that is drawn and told, low enough that a sheet can count on from it."""
-    import secrets
-
     if seed is None:
+        import secrets
+
         seed = secrets.randbits(63)
         typer.echo(f"Seed {seed}")
     return seed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from .inputs import Array
 
@@ -20,6 +19,8 @@ def drawn_ahead(batches: Iterable[Mapping[str, Array]], rows: int) -> Iterator[M
     if not rows:
         yield current
         return
+    from concurrent.futures import ThreadPoolExecutor  # for streams alone: it takes 2 ms
+
     with ThreadPoolExecutor(1, "gan-draw") as drawer:
         while rows:
             following = drawer.submit(next, waiting)

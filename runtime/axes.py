@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from fractions import Fraction
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -15,11 +15,16 @@ from .errors import InputError
 from .inputs import Array, is_picture
 from .signature import Field, Signature, split_axis
 
-Lengths = dict[str, Fraction]  # of the dynamic axes, by their names, in units
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+Lengths: TypeAlias = "dict[str, Fraction]"  # of the dynamic axes, by their names, in units
 
 
 def lengths(signature: Signature, arrays: Mapping[str, Array]) -> Lengths:
     """The dynamic axes' lengths, as these inputs [B, ...] have them; `InputError` where two disagree."""
+    from fractions import Fraction  # here: it brings decimal, and most graphs have no such axis
+
     found: Lengths = {}
     given: dict[str, str] = {}  # how the first input that has the axis says it
     for field in (field for field in signature.inputs if field.name in arrays):

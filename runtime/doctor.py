@@ -12,7 +12,13 @@ import numpy as np
 
 from .cuda import CUDA, native_reason
 from .errors import DeviceUnavailableError, GanError
-from .session import Session, available_cpus, installed_packages, load_onnxruntime
+from .session import (
+    Session,
+    available_cpus,
+    check_packages,
+    installed_packages,
+    load_onnxruntime,
+)
 
 PACKAGES = ("numpy", "pillow", "typer", "torch", "onnx", "onnxscript", "tensorboard")
 
@@ -57,6 +63,7 @@ def _package(name: str) -> Finding:
 def _onnxruntime() -> Finding:
     packages = ", ".join(f"{name} {version}" for name, version in installed_packages().items())
     try:
+        check_packages()
         ort = load_onnxruntime()
     except DeviceUnavailableError as error:
         return Finding("onnxruntime", error.seen or packages, False, error.repair)

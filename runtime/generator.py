@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -110,6 +109,16 @@ class Generator:
     def device(self) -> str:
         """Where the graph runs: "cpu" or "cuda:N"."""
         return self._session.device
+
+    @property
+    def session(self) -> Session:
+        """What runs the graph."""
+        return self._session
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of one run of the graph, at the example's sizes: on a CPU what the runs so far have shown."""
+        return next(self._spans(MAX_COUNT))[1]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -315,7 +324,7 @@ class Generator:
     ) -> Iterator[dict[str, Array]]:
         """The inputs of these images, a micro-batch at a time."""
         if seed is None:
-            seed = secrets.randbits(64)
+            seed = int.from_bytes(os.urandom(8), "little")
             logger.info("Drew seed %d", seed)
         latents.check_uint64("seed", seed)
         start = latents.check_uint64("start", start)

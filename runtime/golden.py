@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -118,5 +117,7 @@ def _at_positions(outputs: NDArray[Any]) -> NDArray[Any]:
 
 
 def _digest(outputs: NDArray[Any]) -> str:
+    import hashlib  # here: it loads OpenSSL, and only verify() needs it
+
     little = np.ascontiguousarray(outputs, outputs.dtype.newbyteorder("<"))
     return hashlib.sha256(little.tobytes()).hexdigest()

@@ -5,11 +5,11 @@ An image is uint8 [H, W, C] with C 1 (grey), 3 (RGB) or 4 (RGBA). Knows nothing 
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from .errors import InputError
 from .files import atomic_file
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]
@@ -135,8 +137,12 @@ def save(image: Pixels, path: str | os.PathLike[str], *, lossy: bool = False) ->
         )
     if kind == "JPEG" and image.shape[2:] == (4,):
         image = on_white(image)
+    # By a name Pillow loads the one plugin that it needs, by a format's name five: a tenth of a start.
+    encoded = io.BytesIO()
+    encoded.name = path.name
+    to_pil(image).save(encoded, **OPTIONS.get(kind, {}))
     with atomic_file(path) as file:
-        to_pil(image).save(file, kind, **OPTIONS.get(kind, {}))
+        file.write(encoded.getbuffer())
 
 
 def on_white(image: Pixels) -> Pixels:
@@ -163,6 +169,8 @@ def save_all(images: Iterable[Pixels], path_of: Callable[[int], Path], *, worker
 
     Memory is bounded: when 64 images wait for the disk, no more are taken.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     waiting: deque[Future[None]] = deque()
     count = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="gan-images") as pool:

@@ -44,9 +44,17 @@ def draw_field(field: Field, seed: int, indices: Sequence[int], *, each: bool = 
     return values.reshape(shape).astype(field.dtype, copy=False)
 
 
+def is_drawable(fields: Sequence[Field]) -> bool:
+    """Whether the latent stream gives all of these inputs, so that none is the caller's to give."""
+    return all(
+        field.draw is not None and all(isinstance(axis, int) for axis in field.shape)
+        for field in fields
+    )
+
+
 def check_drawable(field: Field) -> None:
     """`InputError` for an input that only the caller can give."""
-    if field.draw is not None and all(isinstance(axis, int) for axis in field.shape):
+    if is_drawable([field]):
         return
     call = f"Call the generator with it: generator({field.name}=...)"
     translate = "Use `gan translate MODEL IN OUT`, or generator.translate(image)"

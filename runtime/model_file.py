@@ -5,7 +5,6 @@ Every check here runs before a native library sees the bytes. At load nothing is
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -77,6 +76,8 @@ class ModelFile:
 
     def graph_digest(self) -> str:
         """SHA-256 of the graph's bytes: network and weights."""
+        import hashlib  # here: it loads OpenSSL, and only verify() needs it
+
         return hashlib.sha256(self.info.graph).hexdigest()
 
 

@@ -6,10 +6,10 @@ The only module that imports onnxruntime, and only when a session is made.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gan.runtime")
 
+SPIN_BOUND_SINCE = (
+    1,
+    26,
+)  # of onnxruntime; an older one takes the option in silence, and spins for ever
 MICRO_BATCH = 16  # rows of one run at most, where no better number is found or given
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 INSTALL_CPU = "pip install 'gan-toolchain[cpu]'"
@@ -48,11 +52,13 @@ class Session:
         buckets: Sequence[int] = batch_buckets(MICRO_BATCH),
         fixed_size: bool = True,
         paced: bool = False,
+        profile: Path | None = None,
     ) -> None:
         """device: "auto", "cpu", "cuda" or "cuda:N". threads: of the CPU, default what the cgroup grants.
         example: one batch of inputs, run once on CUDA to prove that it works. cuda: its options. buckets: the batch
         sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis. paced: on a CPU `fitting` finds
-        the best batch size from the times of runs.
+        the best batch size from the times of runs. profile: a folder where onnxruntime notes what each node takes,
+        until `native.end_profiling()` names the file.
 
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
         onnxruntime refuses.
@@ -76,6 +82,7 @@ class Session:
         if threads is not None:
             threads = check_integer("thread count", threads, 1, 1024)
         self.threads = threads or available_cpus()
+        self._profile = profile
         self._ort = load_onnxruntime()
         self._buckets, self._sized = buckets, fixed_size
         self._engine: Engine | None = None  # on CUDA
@@ -85,6 +92,11 @@ class Session:
     @property
     def providers(self) -> list[str]:
         return list(self._session.get_providers())
+
+    @property
+    def native(self) -> Any:
+        """onnxruntime's own session, to be measured beside this one."""
+        return self._session
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """The graph's outputs for these inputs, in the graph's order (or of the named ones).
@@ -166,6 +178,7 @@ class Session:
     ) -> Any:
         from .engine import Engine  # and its threads, which a CPU needs not
 
+        check_packages()
         session, graphs = open_cuda(
             self._ort,
             lambda providers: self._create(data, providers),
@@ -195,14 +208,21 @@ class Session:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
+        if self._profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(self._profile / "profile")
         options.log_severity_level = 4  # the reason comes as an exception, not on stderr
-        # Threads spin while a run is in flight, for speed, and sleep between runs, for the neighbours.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # Threads spin while a run is in flight, and so long after it that the next one of a stream finds them awake.
+        bounded = tuple(map(int, self._ort.__version__.split(".")[:2])) >= SPIN_BOUND_SINCE
+        spinning = ("intra_op.spin_duration_us", "200") if bounded else ("force_spinning_stop", "1")
+        options.add_session_config_entry(f"session.{spinning[0]}", spinning[1])
+        if providers != [CPU]:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             return self._ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime's own errors derive from Exception alone
             if providers == [CPU]:
+                check_packages()
                 raise ModelFileError(
                     "onnxruntime refused the model",
                     seen=f"{error!s:.300}",
@@ -224,20 +244,44 @@ def available_cpus() -> int:
 
 
 def installed_packages() -> dict[str, str]:
-    """Versions of the onnxruntime distributions that are installed; more than one is a fault."""
+    """Versions of the onnxruntime distributions that are installed; more than one is a fault.
+
+    Their dist-info lies beside the folder that they share: to import importlib.metadata takes longer than all of ours.
+    """
     found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+    for folder in _package_folders():
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                package, _, version = name.removesuffix(".dist-info").partition("-")
+                package = package.replace("_", "-")
+                if name.endswith(".dist-info") and package in PACKAGES:
+                    found[package] = version
+    return dict(sorted(found.items()))
+
+
+def _package_folders() -> set[Path]:
+    """Where the onnxruntime that is imported, or would be, lies."""
+    import importlib.util
+
+    if "onnxruntime" in sys.modules:  # it may be half imported, or what an uninstall left of it
+        module = sys.modules["onnxruntime"]
+        file = getattr(module, "__file__", None)
+        places = [os.path.dirname(file)] if file else getattr(module, "__path__", ())
+    else:
+        spec = importlib.util.find_spec("onnxruntime")
+        places = (spec and spec.submodule_search_locations) or ()
+    return {Path(place).parent for place in places}
 
 
 def importable_gpu_package() -> bool:
     return "onnxruntime-gpu" in installed_packages()
 
 
-def load_onnxruntime() -> Any:
-    """The onnxruntime module, or `DeviceUnavailableError` where none or two of its packages are installed."""
+def check_packages() -> None:
+    """`DeviceUnavailableError` where both packages are installed.
+
+    Not looked at while all is well: the CPU's part of either works, and each look costs time at every start.
+    """
     packages = installed_packages()
     if len(packages) > 1:
         raise DeviceUnavailableError(
@@ -245,12 +289,17 @@ def load_onnxruntime() -> Any:
             seen=", ".join(f"{name} {version}" for name, version in packages.items()),
             repair=f"{REINSTALL} (or gan-toolchain[cpu] instead)",
         )
+
+
+def load_onnxruntime() -> Any:
+    """The onnxruntime module, or `DeviceUnavailableError` where none or two of its packages are installed."""
     try:
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(4)
         onnxruntime.get_available_providers()
     except (ImportError, AttributeError) as error:
+        check_packages()
         raise DeviceUnavailableError(
             "Sampling needs onnxruntime",
             seen=f"{error!s:.200}",

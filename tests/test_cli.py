@@ -67,9 +67,10 @@ def model(run: Path) -> Path:
     return path
 
 
-def test_help_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["sample", "--help"], ["bench", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
     code = (
-        "import sys; sys.argv = ['gan', '--help']\n"
+        f"import sys; sys.argv = ['gan', *{words}]\n"
         "from gan.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0\n"
@@ -79,7 +80,9 @@ def test_help_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("command", ["train", "systems", "export", "sample", "inspect", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["train", "systems", "export", "sample", "inspect", "doctor", "bench"]
+)
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     output = gan(command, "--help")
     assert "Example: gan " + command in " ".join(output.split())

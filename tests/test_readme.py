@@ -29,6 +29,7 @@ QUICK = [
     "--set",
     "width=4",
 ]  # of each training; options given last win
+BRIEF = ["--seconds", "0.02", "--batch", "1,2", "--starts", "1"]  # of each bench
 
 
 def blocks(language: str) -> list[str]:
@@ -65,10 +66,12 @@ def test_the_commands_run_as_written_and_the_python_after_them(
     monkeypatch.chdir(workplace)
     ours = [words for words in commands() if words[0] == "gan"]
     assert {words[1] for words in ours} == {
-        "train", "export", "sample", "interpolate", "translate", "adopt", "inspect", "doctor", "systems",
+        "train", "export", "sample", "interpolate", "translate", "adopt", "inspect", "doctor", "systems", "bench",
     }  # fmt: skip
+    monkeypatch.setenv("CXX", "none")  # torch.compile takes half a minute
     for words in ours:
-        result = CliRunner().invoke(app, words[1:] + (QUICK if words[1] == "train" else []))
+        more = {"train": QUICK, "bench": BRIEF}.get(words[1], [])
+        result = CliRunner().invoke(app, words[1:] + more)
         assert result.exit_code == 0, (words, result.output, result.exception)
     for code in blocks("python"):
         subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from gan.runtime import doctor
+from gan.runtime import doctor, session
 from gan.runtime.doctor import Finding, examine, relu_model
 from gan.runtime.wire import read_model
 
@@ -125,3 +125,14 @@ def test_a_session_that_fails_is_a_fault_with_its_reason(relu_ort: FakeOrt) -> N
     assert finding.ok is False
     assert finding.value == "CPUExecutionProvider refused the model"
     assert finding.repair
+
+
+def test_both_packages_at_once_are_a_fault_though_the_module_works(
+    relu_ort: FakeOrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.30.0"}
+    monkeypatch.setattr(session, "installed_packages", lambda: both)
+    finding = by_name("auto")["onnxruntime"]
+    assert finding.ok is False
+    assert finding.value == "onnxruntime 1.31.1, onnxruntime-gpu 1.30.0"
+    assert finding.repair.startswith("pip uninstall -y onnxruntime onnxruntime-gpu && pip install")

@@ -59,6 +59,36 @@ def test_the_check_of_loaded_modules_sees_what_is_loaded() -> None:
     assert python(code, "numpy", "PIL", "gan.runtime.latents") == "numpy gan.runtime.latents"
 
 
+# Modules beside ours that numpy, onnxruntime and Pillow have not loaded already. importlib.metadata, concurrent.futures,
+# secrets or hashlib would cost more than all of ours: each new name here is milliseconds of every start.
+IMPORT = "_json _string base64 binascii copy dataclasses json logging string threading traceback"
+DRAW = "_bisect _blake2 _hashlib _random _sha512 bisect hashlib hmac random secrets zlib"  # numpy.random's
+NEW = """
+import sys, numpy, onnxruntime, PIL.Image
+def new(before):
+    tops = {name.partition(".")[0] for name in set(sys.modules) - before}
+    return sorted(tops - {"gan", "numpy", "PIL", "onnxruntime", "cython_runtime"} - set(before))
+before = set(sys.modules)
+import gan.runtime
+print(*new(before))
+loaded = set(sys.modules)
+generator = gan.runtime.Generator(sys.argv[1], device="cpu")
+print(*new(loaded))
+opened = set(sys.modules)
+generator.sample(1, seed=0)
+print(*new(opened))
+"""
+
+
+def test_starting_loads_little_beside_numpy_onnxruntime_and_pillow(labelled_path: Path) -> None:
+    imported, opened, sampled = (
+        set(line.split()) for line in python(NEW, str(labelled_path)).split("\n")
+    )
+    assert imported <= set(IMPORT.split())
+    assert opened == set()
+    assert {name for name in sampled if not name.startswith("_cython")} <= set(DRAW.split())
+
+
 def test_another_process_without_torch_samples_the_same_bytes(
     generator: Generator, labelled_path: Path
 ) -> None:

@@ -211,8 +211,22 @@ def test_threads_sleep_between_runs_and_onnxruntime_stays_silent(ort: FakeOrt) -
     open_session("cpu", threads=3)
     options = ort.sessions[0].options
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
-    assert options.entries["session.force_spinning_stop"] == "1"
+    assert options.entries["session.intra_op.spin_duration_us"] == "200"
+    ort.__version__ = "1.25.4"  # does not know that
+    open_session("cpu")
+    entries = ort.sessions[1].options.entries
+    assert entries["session.force_spinning_stop"] == "1"
+    assert "session.intra_op.spin_duration_us" not in entries
     assert options.log_severity_level == ort.severity == 4
+
+
+def test_a_session_notes_its_nodes_only_where_it_is_asked_to(ort: FakeOrt, tmp_path: Path) -> None:
+    open_session("cpu")
+    open_session("cpu", profile=tmp_path)
+    plain, noting = (made.options for made in ort.sessions)
+    assert not hasattr(plain, "enable_profiling")
+    assert noting.enable_profiling is True
+    assert Path(noting.profile_file_prefix).parent == tmp_path
 
 
 def test_without_a_thread_count_it_is_what_this_process_may_use(
@@ -239,30 +253,116 @@ def test_an_unknown_device_is_refused(ort: FakeOrt, device: Any) -> None:
     assert repr(device) in caught.value.seen
 
 
-def test_both_packages_at_once_are_an_error_that_names_the_repair(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def site(ort: FakeOrt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of packages with the fake onnxruntime in it, looked at in truth."""
+    monkeypatch.undo()  # the fixture `ort` answers for the packages
+    (tmp_path / "onnxruntime").mkdir()
+    ort.__file__ = str(tmp_path / "onnxruntime" / "__init__.py")
+    monkeypatch.setitem(sys.modules, "onnxruntime", ort)
+    return tmp_path
+
+
+def install(site: Path, *names: str) -> None:
+    for name in names:
+        (site / f"{name}.dist-info").mkdir()
+
+
+BOTH = ("onnxruntime-1.31.1", "onnxruntime_gpu-1.30.0")
+
+
+def is_the_doubled_one(error: DeviceUnavailableError) -> bool:
+    assert error.seen == "onnxruntime 1.31.1, onnxruntime-gpu 1.30.0"
+    return error.repair.startswith(REPAIR)
+
+
+def test_the_packages_are_those_that_lie_beside_the_module(site: Path) -> None:
+    install(site, "onnxruntime_gpu-1.30.0", "onnxruntime_extensions-0.13.0", "numpy-2.4.6")
+    assert installed_packages() == {"onnxruntime-gpu": "1.30.0"}
+
+
+def test_the_true_package_is_found_as_the_metadata_has_it() -> None:
+    names = {"onnxruntime", "onnxruntime-gpu"}
+    there = {
+        one.metadata["Name"]: one.version
+        for one in importlib.metadata.distributions()
+        if one.metadata["Name"] in names
+    }
+    assert installed_packages() == there != {}
+
+
+def test_both_packages_are_an_error_for_cuda_that_names_the_repair(
+    site: Path, ort: FakeOrt
 ) -> None:
-    versions = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.30.0"}
-    monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
+    """The CPU package over the other's files: their CUDA is gone, and a look at the module alone would blame it."""
+    install(site, *BOTH)
+    ort.available = [CPU]
+    with pytest.raises(DeviceUnavailableError) as caught:
+        open_session("cuda")
+    assert is_the_doubled_one(caught.value)
+
+
+def test_auto_says_that_both_packages_are_there_and_runs_on_the_cpu(
+    site: Path, ort: FakeOrt, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(site, *BOTH)
+    ort.available = [CPU]
+    assert open_session("auto").device == "cpu"
+    ((level, message),) = said(caplog)
+    assert level == logging.WARNING
+    assert "onnxruntime is installed twice" in message
+
+
+def test_both_packages_explain_a_module_that_is_broken(
+    site: Path, ort: FakeOrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, *BOTH)
+    monkeypatch.delattr(FakeOrt, "get_available_providers")
+    with pytest.raises(DeviceUnavailableError) as caught:
+        load_onnxruntime()
+    assert is_the_doubled_one(caught.value)
+
+
+def test_both_packages_explain_a_session_that_is_not_made(site: Path, ort: FakeOrt) -> None:
+    install(site, *BOTH)
+    ort.refuses = (CPU,)
     with pytest.raises(DeviceUnavailableError) as caught:
         open_session("cpu")
-    assert caught.value.seen == "onnxruntime 1.31.1, onnxruntime-gpu 1.30.0"
-    assert caught.value.repair.startswith(REPAIR)
+    assert is_the_doubled_one(caught.value)
+
+
+def test_a_cpu_that_works_is_not_asked_for_its_packages(
+    ort: FakeOrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look costs time at every start."""
+    monkeypatch.setattr(session, "installed_packages", lambda: pytest.fail("looked"))
+    assert open_session("cpu").device == "cpu"
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
 def test_no_package_at_all_is_an_error_that_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    def missing(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", missing)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert installed_packages() == {}
     with pytest.raises(DeviceUnavailableError, match="Sampling needs onnxruntime") as caught:
         open_session(device)
     assert caught.value.repair.startswith("pip install 'gan-toolchain[cpu]'")
+
+
+def test_what_an_uninstall_left_of_both_is_found_where_it_lies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder without __init__.py, which Python imports as an empty package."""
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    install(tmp_path, *BOTH)
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    importlib.invalidate_caches()
+    with pytest.raises(DeviceUnavailableError) as caught:
+        load_onnxruntime()
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    assert is_the_doubled_one(caught.value)
 
 
 def test_a_package_of_which_only_the_folder_is_left_is_an_error(
