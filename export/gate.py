@@ -15,7 +15,7 @@ from typing import Any, Literal
 import onnx
 
 from ..runtime import latents
-from ..runtime.errors import CheckpointError, ExportError, InputError
+from ..runtime.errors import CheckpointError, ExportError, InputError, shown
 from ..runtime.files import atomic_file, sibling
 from ..runtime.generator import Generator
 from ..runtime.golden import COUNT, SEED, Golden, golden_inputs
@@ -24,8 +24,10 @@ from ..runtime.session import load_onnxruntime
 from ..runtime.signature import Signature
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from . import graph as graphs
+from .fidelity import LOOSE, MOST_SAMPLES, SAMPLES, lower, prove_fidelity
 from .module import Source, check_isolation, check_radius, check_sizes, graph_names, load_source
-from .parity import MAX_ABS, MAX_SHARE, MAX_STEP, check_exactness, measure_exactness, measure_parity
+from .parity import EXACT, check_exactness, measure_exactness, measure_parity
+from .precision import PRECISIONS, Precision, layer_paths
 from .report import Report
 from .trace import trace
 
@@ -46,6 +48,8 @@ def export(
     image: Literal["uint8", "float"] = "uint8",
     opset: int = DEFAULT_OPSET,
     max_batch: int | None = None,
+    precision: Precision = "fp32",
+    samples: int = SAMPLES,
     system_file: str | None = None,
     accept_changed_system: bool = False,
     overwrite: bool = False,
@@ -53,8 +57,10 @@ def export(
     """Write one proven ONNX file of a graph (default: the main one) of `checkpoint`.
 
     image: "uint8" gives and takes images as NHWC bytes, "float" as NCHW in [-1, 1]. max_batch: the largest batch at
-    which parity is measured; by default 64, down to 8 for samples of more than 128 x 128 pixels. system_file: the
-    user's own system, if the checkpoint was trained with one. Raises `CheckpointError`, `ExportError`,
+    which parity is measured; by default 64, down to 8 for samples of more than 128 x 128 pixels. precision: "fp16" has
+    weights and values in float16, "mixed" norms, styles and the last layers in float32; inputs and outputs stay as
+    they are. samples: so many are then compared with float32. system_file: the user's own system, if the checkpoint
+    was trained with one. Raises `CheckpointError`, `ExportError`,
     `ParityError`, `InputError`; then there is no new file.
     """
     if graph == ALL:
@@ -63,7 +69,9 @@ def export(
             seen=f"graph {ALL!r}",
             repair="Call export_all, or name a graph",
         )
-    settings = Settings(image, opset, max_batch, system_file, accept_changed_system, overwrite)
+    settings = Settings(
+        image, opset, max_batch, system_file, accept_changed_system, overwrite, precision, samples
+    )
     return next(iter(_export(Path(checkpoint), Path(output), graph, settings).values()))
 
 
@@ -74,6 +82,8 @@ def export_all(
     image: Literal["uint8", "float"] = "uint8",
     opset: int = DEFAULT_OPSET,
     max_batch: int | None = None,
+    precision: Precision = "fp32",
+    samples: int = SAMPLES,
     system_file: str | None = None,
     accept_changed_system: bool = False,
     overwrite: bool = False,
@@ -82,7 +92,9 @@ def export_all(
 
     None is written before all are proven. The reports by file, the main one first.
     """
-    settings = Settings(image, opset, max_batch, system_file, accept_changed_system, overwrite)
+    settings = Settings(
+        image, opset, max_batch, system_file, accept_changed_system, overwrite, precision, samples
+    )
     return _export(Path(checkpoint), Path(output), ALL, settings)
 
 
@@ -96,6 +108,8 @@ class Settings:
     system_file: str | None
     accept_changed_system: bool
     overwrite: bool
+    precision: Precision
+    samples: int
 
 
 def _export(
@@ -103,6 +117,7 @@ def _export(
 ) -> dict[Path, Report]:
     """Prove, then write, what is asked for: None is the main graph."""
     _check_request(output, settings.opset, settings.max_batch)
+    _check_precision(settings.precision, settings.samples)
     _check_target(output, checkpoint, settings.overwrite)
     load_onnxruntime()  # the judge: missing, it is better said before anything long
     with tempfile.TemporaryDirectory(prefix="gan-export-") as folder:
@@ -164,7 +179,7 @@ def _prove_graph(
     logger.info("4/8 lint")
     graphs.lint(model)
     most = settings.max_batch or default_max_batch(source.signature)
-    return _prove(source, model, settings.image, most)
+    return _prove(source, model, settings, most)
 
 
 def default_max_batch(signature: Signature) -> int:
@@ -173,13 +188,14 @@ def default_max_batch(signature: Signature) -> int:
 
 
 def _prove(
-    source: Source, model: onnx.ModelProto, image: str, max_batch: int
+    source: Source, model: onnx.ModelProto, settings: Settings, max_batch: int
 ) -> tuple[Report, bytes, str]:
     """Gate steps 5 to 8, on the traced graph."""
-    logger.info("5/8 clean-up, head, check")
+    logger.info("5/8 clean-up, precision, head, check")
+    layers = layer_paths(model)
     graphs.clean(model)
-    signature = graphs.attach_heads(model, source.signature, image)
-    signature = graphs.attach_feet(model, signature, image)
+    lowered = lower(model, settings.precision, layers)
+    signature = _with_ends(model, source.signature, settings.image)
     graphs.check(model)
     sections: dict[str, Any] = {
         "signature": signature.to_json(),
@@ -189,17 +205,24 @@ def _prove(
     graphs.embed(model, sections)
     file, probe = graphs.to_bytes(model), graphs.with_float_outputs(model, source.signature)
     logger.info("6/8 parity with torch at batch 1 to %d", max_batch)
-    rows = measure_parity(source, signature, file, graphs.to_bytes(probe), max_batch)
+    limits = EXACT if lowered is None else LOOSE
+    rows = measure_parity(source, signature, file, graphs.to_bytes(probe), max_batch, limits)
+    fidelity = None
+    if lowered is not None:
+        logger.info("6/8 %s against float32, %d samples", lowered.precision, settings.samples)
+        _with_ends(lowered.reference, source.signature, settings.image)
+        fidelity = prove_fidelity(source, signature, lowered, model, max_batch, settings.samples)
     logger.info("7/8 exactness across batch sizes and threads")
     exactness = measure_exactness(signature, file, max_batch)
     check_exactness(exactness, required=source.checkpoint.config.system.file is None)
-    report = Report(rows, exactness, MAX_ABS, MAX_STEP, MAX_SHARE)
+    report = Report(rows, exactness, limits.max_abs, limits.step, limits.share, fidelity)
     logger.info("8/8 report and golden sample")
     digest, generator = ModelFile.read(file).graph_digest(), Generator(file, device="cpu")
     sections |= {
         "parity": report.to_metadata(),
         "golden": Golden.record(
-            generator(**golden_inputs(signature, SEED, COUNT))[signature.main.name]
+            generator(**golden_inputs(signature, SEED, COUNT))[signature.main.name],
+            step=fidelity.step if fidelity else 0,
         ).to_metadata(),
         "weights": {
             "checkpoint": weights_digest(source.checkpoint.content["averaged"]),
@@ -208,6 +231,11 @@ def _prove(
     }
     graphs.embed(model, sections)
     return report, graphs.to_bytes(model), digest
+
+
+def _with_ends(model: onnx.ModelProto, signature: Signature, image: str) -> Signature:
+    """Attach heads and feet in place; the signature of the result."""
+    return graphs.attach_feet(model, graphs.attach_heads(model, signature, image), image)
 
 
 def _write(target: Path, data: bytes, digest: str) -> None:
@@ -302,6 +330,21 @@ def _check_request(target: Path, opset: int, max_batch: int | None) -> None:
     if target.is_dir():
         raise InputError(
             f"{target} cannot be written", seen="It is a folder", repair="Give a file name"
+        )
+
+
+def _check_precision(precision: str, samples: int) -> None:
+    if precision not in PRECISIONS:
+        raise InputError(
+            "The precision was refused",
+            seen=shown(precision),
+            repair=f"Choose one of {', '.join(PRECISIONS)}",
+        )
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise InputError(
+            "The number of samples to compare was refused",
+            seen=f"{samples}",
+            repair=f"Give 1 to {MOST_SAMPLES}",
         )
 
 

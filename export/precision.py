@@ -6,8 +6,9 @@ nodes that want the other. Knows onnx, neither torch nor onnxruntime, and measur
 
 from __future__ import annotations
 
+import ast
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +22,10 @@ Precision = Literal["fp32", "fp16", "mixed"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "mixed")
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 LARGEST, SMALLEST_NORMAL = 65504.0, 2.0**-14  # of float16
-FEW = 4096  # values: a constant that both types use is stored in both, a larger one once, with a Cast
+FEW = (
+    4096  # values: a constant that both types use is stored in both, a larger one once, with a Cast
+)
+SCOPES = "pkg.torch.onnx.name_scopes"  # of a traced node: the modules that it lies in, itself last
 DEPTH = 8  # nodes between a square and its root, or from a style to the product that it scales
 
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -48,7 +52,7 @@ MADE_HERE = frozenset({"Cast", "ConstantOfShape", "EyeLike"})  # an attribute sa
 class Conversion:
     """What `to_half` did. kept: names of weights that float16 cannot hold; their nodes stay in float32."""
 
-    half_nodes: int = 0
+    lower_nodes: int = 0
     float_nodes: int = 0
     casts: int = 0
     kept: list[str] = field(default_factory=list)
@@ -69,6 +73,20 @@ def to_half(model: onnx.ModelProto, precision: Precision) -> Conversion:
         floats |= _between_squares_and_roots(graph) | _styles(graph) | _last_layers(graph)
     floats |= _surrounded(graph, floats)
     return _rewrite(graph, floats, kept)
+
+
+def layer_paths(model: onnx.ModelProto) -> dict[str, str]:
+    """The torch module that each value of a traced graph comes from, as torch.onnx wrote it down."""
+    paths: dict[str, str] = {}
+    for node in model.graph.node:
+        scopes = next((x.value for x in node.metadata_props if x.key == SCOPES), "[]")
+        try:
+            names = ast.literal_eval(scopes)
+            path = str(names[-2]) if len(names) > 1 else ""
+        except (ValueError, SyntaxError, TypeError):
+            path = ""
+        paths |= {name: path for name in node.output if path}
+    return paths
 
 
 def unfold_constants(graph: onnx.GraphProto) -> None:
@@ -167,18 +185,33 @@ class _Graph:
     def without_half(self) -> Iterator[int]:
         """Nodes that must be in float32: holding subgraphs, typed by an attribute, or without float16 in this opset."""
         for i, node in enumerate(self.nodes):
-            typed_here = node.op_type in MADE_HERE and any(map(self.is_float, node.output))
-            if typed_here or node.op_type == "Cast" or _subgraphs(node) or not self._has_half(node):
+            if (
+                node.op_type in MADE_HERE
+                or _subgraphs(node)
+                or not self._has_half(node)
+                or self._torn(node)
+            ):
                 yield i
 
     def _has_half(self, node: onnx.NodeProto) -> bool:
         return all(
-            f"tensor({'float16'})" in types
+            "tensor(float16)" in types
             for types in (*self._slot_types(node, "inputs"), *self._slot_types(node, "outputs"))
             if len(types) > 1
         )
 
-    def _slot_types(self, node: onnx.NodeProto, side: Literal["inputs", "outputs"]) -> Iterator[Any]:
+    def _torn(self, node: onnx.NodeProto) -> bool:
+        """Whether a value stands both where the standard wants float32, such as the scales of Resize, and elsewhere."""
+        fixed = {
+            (name, len(self.slot(node, place, "inputs")) == 1)
+            for place, name in enumerate(node.input)
+            if self.is_float(name)
+        }
+        return len(fixed) > len({name for name, _ in fixed})
+
+    def _slot_types(
+        self, node: onnx.NodeProto, side: Literal["inputs", "outputs"]
+    ) -> Iterator[Any]:
         """The types that each of a node's float32 inputs or outputs may have."""
         names = node.input if side == "inputs" else node.output
         for place, name in enumerate(names):
@@ -201,9 +234,8 @@ def _between_squares_and_roots(graph: _Graph) -> set[int]:
         square = node.op_type in ("Pow", "ReduceL2", "ReduceSumSquare") or (
             node.op_type == "Mul" and node.input[0] == node.input[1]
         )
-        reached = square or (
-            depth > 0 and any([walk(parent, depth - 1) for parent in graph.parents(i)])
-        )
+        behind = [] if square or not depth else [walk(x, depth - 1) for x in graph.parents(i)]
+        reached = square or any(behind)
         if reached:
             found.add(i)
         return reached
@@ -221,10 +253,9 @@ def _styles(graph: _Graph) -> set[int]:
 
     def walk(i: int, depth: int) -> bool:
         kind = graph.nodes[i].op_type
-        passes = kind in MOVERS or kind in ("Add", "Mul", "Sub")
-        reached = kind in ("Gemm", "MatMul") or (
-            passes and depth > 0 and any([walk(parent, depth - 1) for parent in graph.parents(i)])
-        )
+        passes = depth > 0 and (kind in MOVERS or kind in ("Add", "Mul", "Sub"))
+        behind = [walk(x, depth - 1) for x in graph.parents(i)] if passes else []
+        reached = kind in ("Gemm", "MatMul") or any(behind)
         if reached:
             found.add(i)
         return reached
@@ -280,7 +311,9 @@ def _rewrite(graph: _Graph, floats: set[int], kept: list[str]) -> Conversion:
     """Give every value its type, and put a Cast where a node wants the other."""
     done = Conversion(kept=sorted(kept))
     stored, wanted = _stored(graph, floats), _wanted(graph, floats)
-    weights = [t for name, t in graph.weights.items() if t.data_type != FLOAT or FLOAT in stored[name]]
+    weights = [
+        t for name, t in graph.weights.items() if t.data_type != FLOAT or FLOAT in stored[name]
+    ]
     weights += [
         numpy_helper.from_array(numpy_helper.to_array(t).astype(np.float16), _name(name, HALF))
         for name, t in graph.weights.items()
@@ -299,12 +332,16 @@ def _rewrite(graph: _Graph, floats: set[int], kept: list[str]) -> Conversion:
         if graph.is_float(value):
             cast(value)
     for i, node in enumerate(graph.nodes):
-        half = {x: _name(x, HALF) for x in used(node) if graph.is_float(x) and _as_half(graph, floats, i, x)}
+        half = {
+            x: _name(x, HALF)
+            for x in used(node)
+            if graph.is_float(x) and _as_half(graph, floats, i, x)
+        }
         made = [x for x in node.output if graph.is_float(x)]
         rename(node, half)
         rename(node, {x: _name(x, HALF) for x in made if HALF in stored[x]}, outputs=True)
         nodes.append(node)
-        done.half_nodes += i not in floats and bool(made)
+        done.lower_nodes += i not in floats and bool(made)
         done.float_nodes += i in floats and bool(made)
         for name in made:
             cast(name)
@@ -343,8 +380,7 @@ def _wanted(graph: _Graph, floats: set[int]) -> dict[str, set[int]]:
 
 
 def _as_half(graph: _Graph, floats: set[int], i: int, name: str) -> bool:
-    """Whether node i takes this float value in float16. Places that are float32 by the standard, such as the scales of
-    Resize, are no place for a value that the node also takes elsewhere: none of the traced graphs has that."""
+    """Whether node i takes this float value in float16."""
     node = graph.nodes[i]
     places = [place for place, given in enumerate(node.input) if given == name]
     return i not in floats and all(len(graph.slot(node, p, "inputs")) > 1 for p in places)
@@ -360,11 +396,12 @@ def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
         tensor = onnx.TensorProto()
         tensor.CopyFrom(value)
         return tensor
-    kinds: dict[str, Callable[..., Any]] = {
-        "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64,
-    }  # fmt: skip
-    kind = kinds.get(node.attribute[0].name)
-    return None if kind is None else numpy_helper.from_array(np.asarray(value, kind))
+    name = node.attribute[0].name
+    if name in ("value_float", "value_floats"):
+        return numpy_helper.from_array(np.asarray(value, np.float32))
+    if name in ("value_int", "value_ints"):
+        return numpy_helper.from_array(np.asarray(value, np.int64))
+    return None
 
 
 def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -377,7 +414,10 @@ def used(node: onnx.NodeProto) -> list[str]:
     for graph in _subgraphs(node):
         inside = {x.name for x in (*graph.input, *graph.initializer)}
         inside |= {name for child in graph.node for name in child.output}
-        read = [*(name for child in graph.node for name in used(child)), *(x.name for x in graph.output)]
+        read = [
+            *(name for child in graph.node for name in used(child)),
+            *(x.name for x in graph.output),
+        ]
         names += [name for name in read if name not in inside]
     return names
 

@@ -38,6 +38,46 @@ class Exactness:
 
 
 @dataclass(frozen=True)
+class FidelityRow:
+    """One output of a file in lower precision, against the float32 file or torch, over many samples.
+
+    worst_psnr and mean_psnr (dB) are of single samples; step is the largest of 255, share that of an image's bytes
+    that differ.
+    """
+
+    output: str
+    against: str
+    samples: int
+    worst_psnr: float
+    mean_psnr: float
+    step: int
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What lower precision costs, rounded after every operator as float16 hardware does, and what it was made of.
+
+    lower_nodes, float_nodes: nodes with results in lower precision, and in float32. kept: weights that stayed in
+    float32 because float16 cannot hold them.
+    """
+
+    precision: str
+    rows: tuple[FidelityRow, ...]
+    psnr_limit: float
+    step_limit: int
+    lower_nodes: int
+    float_nodes: int
+    casts: int
+    kept: tuple[str, ...]
+
+    @property
+    def step(self) -> int:
+        """The largest step of all rows."""
+        return max(row.step for row in self.rows)
+
+
+@dataclass(frozen=True)
 class Report:
     """What the gate measured, through the runtime's own session on the CPU."""
 
@@ -46,6 +86,7 @@ class Report:
     max_abs_limit: float
     step_limit: int
     share_limit: float
+    fidelity: Fidelity | None = None  # of a file that is not in float32
 
     def to_metadata(self) -> dict[str, Any]:
         return {"format": FORMAT, "provider": "CPUExecutionProvider", **dataclasses.asdict(self)}
