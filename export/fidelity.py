@@ -96,31 +96,41 @@ class Tally:
     def __init__(self, field: Field, against: str) -> None:
         self.field, self.against = field, against
         self.psnr: list[float] = []
-        self.step, self.differing, self.bytes = 0, 0, 0
+        self.steps: list[int] = []
+        self.differing = self.bytes = 0
+        self.low, self.high = math.inf, -math.inf  # of all values so far
 
     def add(self, given: Array, wanted: Array) -> None:
-        """Float values before the head, of samples [N, ...]."""
+        """Float values before the head, all finite, of samples [N, ...]."""
         a, b = given.astype(np.float64), wanted.astype(np.float64)
         low, high = self.field.range or (-1.0, 1.0)
-        span = high - low
         if self.field.kind == "image":
             a, b = np.clip(a, -1, 1), np.clip(b, -1, 1)
             steps = np.abs(quantize(a).astype(np.int16) - quantize(b).astype(np.int16))
-            self.step = max(self.step, int(steps.max()))
             self.differing += int((steps > 0).sum())
             self.bytes += steps.size
+            span = 2.0
         else:
-            self.step = max(self.step, math.ceil(float(np.abs(a - b).max()) * 255 / span))
-            span = max(float(np.ptp(b)), 1e-12)
+            steps = np.ceil(np.abs(a - b) * 255 / (high - low))
+            self.low, self.high = min(self.low, float(b.min())), max(self.high, float(b.max()))
+            span = max(self.high - self.low, 1e-12)
+        self.steps += [int(step) for step in steps.reshape(len(a), -1).max(1)]
         for mse in np.square(a - b).reshape(len(a), -1).mean(1):
             equal = mse <= span**2 * 10 ** (-MAX_PSNR / 10)
             self.psnr.append(MAX_PSNR if equal else 10 * math.log10(span**2 / mse))
+
+    def beyond(self) -> int | None:
+        """The first sample beyond the bound. That of steps is for images alone."""
+        for i, (psnr, step) in enumerate(zip(self.psnr, self.steps, strict=True)):
+            if psnr < LEAST_PSNR or (self.field.kind == "image" and step > MOST_STEP):
+                return i
+        return None
 
     def row(self) -> FidelityRow:
         worst, mean = min(self.psnr), float(np.mean(self.psnr))
         share = self.differing / self.bytes if self.bytes else None
         return FidelityRow(
-            self.field.name, self.against, len(self.psnr), worst, mean, self.step, share
+            self.field.name, self.against, len(self.psnr), worst, mean, max(self.steps), share
         )
 
 
@@ -146,14 +156,15 @@ def measure_fidelity(
         given, wanted = judged.run(inputs, names), reference.run(inputs, names)
         tensors = source.inputs(count, start)
         truth = [x.numpy() for x in source.run(tensors)] if start < TORCH_SAMPLES else wanted
-        for field, (file, torch), x, y, z in zip(
-            fields, tallies, given, wanted, truth, strict=True
-        ):
-            sample = first_fault(field, x, y)
-            if sample is not None:
-                one = {name: array[sample : sample + 1] for name, array in inputs.items()}
-                raise fault(candidate, field, x[sample], y[sample], start + sample, one)
-            file.add(x, y)
+        for (file, torch), x, y, z in zip(tallies, given, wanted, truth, strict=True):
+            finite = np.isfinite(x).reshape(count, -1).all(1)
+            bad = None if finite.all() else start + int(finite.argmin())
+            if bad is None:
+                file.add(x, y)
+                bad = file.beyond()
+            if bad is not None:
+                one = {name: array[bad - start : bad - start + 1] for name, array in inputs.items()}
+                raise fault(candidate, file, bad, one)
             if start < TORCH_SAMPLES:
                 torch.add(x, z)
         if time.monotonic() - told > EVERY:
@@ -179,46 +190,16 @@ def measure_fidelity(
     )
 
 
-def first_fault(field: Field, given: Array, wanted: Array) -> int | None:
-    """The first of these samples that is not finite or beyond the bound."""
-    for i in range(len(given)):
-        if not np.isfinite(given[i]).all():
-            return i
-        row = _row(field, given[i : i + 1], wanted[i : i + 1])
-        if row.worst_psnr < LEAST_PSNR or (field.kind == "image" and row.step > MOST_STEP):
-            return i
-    return None
-
-
-def _row(field: Field, given: Array, wanted: Array) -> FidelityRow:
-    tally = Tally(field, "")
-    tally.add(given, wanted)
-    return tally.row()
-
-
-def fault(
-    candidate: Candidate,
-    field: Field,
-    given: Array,
-    wanted: Array,
-    sample: int,
-    inputs: dict[str, Array],
-) -> ParityError:
-    """The error that names sample, size and the layer to blame."""
-    kind = candidate.precision
-    if np.isfinite(given).all():
-        row = _row(field, given[None], wanted[None])
-        seen = f"Sample {sample} has {row.worst_psnr:.1f} dB, limit {LEAST_PSNR:g}"
-        seen += (
-            ""
-            if row.step is None
-            else f"; its largest step is {row.step} of 255, limit {MOST_STEP}"
-        )
-    else:
-        seen = f"Sample {sample} holds NaN or infinity"
-    other = "mixed" if kind == "fp16" else "fp32"
+def fault(candidate: Candidate, tally: Tally, sample: int, inputs: dict[str, Array]) -> ParityError:
+    """The error that names the sample, how far off it is, and the layer to blame. inputs: of that sample."""
+    seen = f"Sample {sample} holds NaN or infinity"
+    if sample < len(tally.psnr):
+        seen = f"Sample {sample} has {tally.psnr[sample]:.1f} dB, limit {LEAST_PSNR:g}"
+        if tally.field.kind == "image":
+            seen += f"; its largest step is {tally.steps[sample]} of 255, limit {MOST_STEP}"
+    other = "mixed" if candidate.precision == "fp16" else "fp32"
     return ParityError(
-        f"In {kind} output {field.name} is too far from float32",
+        f"In {candidate.precision} output {tally.field.name} is too far from float32",
         seen=f"{seen}. {blame(candidate, inputs)}",
         repair=f"Export it with --precision {other}",
     )
