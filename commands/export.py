@@ -37,7 +37,7 @@ def export(
         ),
     ] = None,
     precision: Annotated[
-        Literal["fp32", "fp16", "mixed"],
+        Literal["fp32", "fp16", "mixed", "int8"],
         option(
             help="fp16: weights and values in float16, a file of half the size; mixed: norms, styles, softmax and the "
             "last layers stay in float32. Inputs and outputs stay as they are. PRECISION_HELP Default: fp32."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,10 @@ from ..runtime.inputs import Array
 from ..runtime.session import Session
 from ..runtime.signature import Field, Signature
 from .graph import to_bytes, with_float_outputs
-from .module import Source
-from .parity import MAX_PSNR, Limits, file_inputs, measure_parity
+from .module import Source, draw_inputs
+from .parity import EXACT, MAX_PSNR, Limits, file_inputs, measure_parity
 from .precision import Conversion, Precision, barred, to_half
+from .quantization import to_int8
 from .report import Fidelity, FidelityRow
 from .trace import FLOAT_SUFFIX
 
@@ -31,8 +32,13 @@ logger = logging.getLogger("gan.export")
 SAMPLES, MOST_SAMPLES = 10_000, 1_000_000
 TORCH_SAMPLES = 64  # against torch itself; the float32 file is proven equal to it
 BATCH, BATCH_VALUES = 16, 16 * 3 * 256 * 256  # at most, of one run
-LEAST_PSNR, MOST_STEP = 40.0, 16  # of every sample
-LOOSE = Limits(max_abs=math.inf, step=MOST_STEP, share=1.0, psnr=LEAST_PSNR)
+BOUNDS = {  # least dB and most steps of 255, of every sample
+    "fp16": (40.0, 16),
+    "mixed": (40.0, 16),
+    "int8": (30.0, 64),
+}
+BETTER = {"fp16": "mixed", "mixed": "fp32", "int8": "fp32"}  # what to try where one is refused
+CALIBRATION, CALIBRATION_START = 64, 2**40  # samples of the latent stream; none of them is compared
 EVERY = 10.0  # seconds between two lines of progress
 SUFFIXES = ("_half", "_DequantizeLinear_Output", "")  # of a value's name in the lower precision
 FLOOR = 2.0**-11  # half a unit in float16's last place: an error below it is no error
@@ -42,7 +48,7 @@ FLOOR = 2.0**-11  # half a unit in float16's last place: an error below it is no
 class Lowered:
     """A graph in lower precision: what was done, the float32 graph that it was, and the module path of each value."""
 
-    precision: str
+    precision: Precision
     reference: onnx.ModelProto
     conversion: Conversion
     layers: Mapping[str, str]
@@ -55,15 +61,26 @@ class Candidate(Lowered):
     judged: onnx.ModelProto
 
 
+def limits_of(precision: Precision) -> Limits:
+    """How far a file in this precision may be from torch."""
+    if precision == "fp32":
+        return EXACT
+    psnr, step = BOUNDS[precision]
+    return Limits(max_abs=math.inf, step=step, share=1.0, psnr=psnr)
+
+
 def lower(
-    model: onnx.ModelProto, precision: Precision, layers: Mapping[str, str]
+    source: Source, model: onnx.ModelProto, precision: Precision, layers: Mapping[str, str]
 ) -> Lowered | None:
     """Convert a graph without heads in place; None for "fp32"."""
     if precision == "fp32":
         return None
     reference = onnx.ModelProto()
     reference.CopyFrom(model)
-    conversion = to_half(model, precision)
+    if precision == "int8":
+        conversion = to_int8(model, calibration(source))
+    else:
+        conversion = to_half(model, precision)
     if conversion.kept:
         logger.info("Kept in float32, beyond float16's range: %s", ", ".join(conversion.kept))
     return Lowered(precision, reference, conversion, layers)
@@ -85,16 +102,32 @@ def prove_fidelity(
     probe = to_bytes(with_float_outputs(graph, source.signature))
     measure_parity(source, signature, to_bytes(graph), probe, max_batch)
     candidate = Candidate(
-        lowered.precision, graph, lowered.conversion, lowered.layers, judged=barred(model)
+        lowered.precision,
+        graph,
+        lowered.conversion,
+        lowered.layers,
+        judged=model if lowered.precision == "int8" else barred(model),
     )
     return measure_fidelity(source, signature, candidate, samples)
+
+
+def calibration(source: Source) -> Iterator[dict[str, Array]]:
+    """Inputs of the graph as traced, in batches."""
+    sizes, step = source.signature.example_sizes, _batch(source.signature)
+    for start in range(0, CALIBRATION, step):
+        yield draw_inputs(source.signature.inputs, step, CALIBRATION_START + start, sizes)
+
+
+def _batch(signature: Signature) -> int:
+    return max(1, min(BATCH, BATCH_VALUES // max(signature.example_values, 1)))
 
 
 class Tally:
     """One output's comparison, gathered batch by batch."""
 
-    def __init__(self, field: Field, against: str) -> None:
+    def __init__(self, field: Field, against: str, precision: str) -> None:
         self.field, self.against = field, against
+        self.least, self.most = BOUNDS[precision]
         self.psnr: list[float] = []
         self.steps: list[int] = []
         self.differing = self.bytes = 0
@@ -122,7 +155,7 @@ class Tally:
     def beyond(self) -> int | None:
         """The first sample beyond the bound. That of steps is for images alone."""
         for i, (psnr, step) in enumerate(zip(self.psnr, self.steps, strict=True)):
-            if psnr < LEAST_PSNR or (self.field.kind == "image" and step > MOST_STEP):
+            if psnr < self.least or (self.field.kind == "image" and step > self.most):
                 return i
         return None
 
@@ -147,9 +180,10 @@ def measure_fidelity(
     )
     fields = source.signature.outputs  # as they are before the heads
     names = [f"{field.name}{FLOAT_SUFFIX}" for field in fields]
-    tallies = [(Tally(f, "the float32 file"), Tally(f, "torch")) for f in fields]
+    kind = candidate.precision
+    tallies = [(Tally(f, "the float32 file", kind), Tally(f, "torch", kind)) for f in fields]
     begun = told = time.monotonic()
-    step = max(1, min(BATCH, BATCH_VALUES // max(signature.example_values, 1)))
+    step = _batch(signature)
     for start in range(0, samples, step):
         count = min(step, samples - start)
         inputs = file_inputs(source, signature, count, signature.example_sizes, start)
@@ -181,8 +215,7 @@ def measure_fidelity(
     return Fidelity(
         candidate.precision,
         rows,
-        LEAST_PSNR,
-        MOST_STEP,
+        *BOUNDS[candidate.precision],
         done.lower_nodes,
         done.float_nodes,
         done.casts,
@@ -194,14 +227,13 @@ def fault(candidate: Candidate, tally: Tally, sample: int, inputs: dict[str, Arr
     """The error that names the sample, how far off it is, and the layer to blame. inputs: of that sample."""
     seen = f"Sample {sample} holds NaN or infinity"
     if sample < len(tally.psnr):
-        seen = f"Sample {sample} has {tally.psnr[sample]:.1f} dB, limit {LEAST_PSNR:g}"
+        seen = f"Sample {sample} has {tally.psnr[sample]:.1f} dB, limit {tally.least:g}"
         if tally.field.kind == "image":
-            seen += f"; its largest step is {tally.steps[sample]} of 255, limit {MOST_STEP}"
-    other = "mixed" if candidate.precision == "fp16" else "fp32"
+            seen += f"; its largest step is {tally.steps[sample]} of 255, limit {tally.most}"
     return ParityError(
         f"In {candidate.precision} output {tally.field.name} is too far from float32",
         seen=f"{seen}. {blame(candidate, inputs)}",
-        repair=f"Export it with --precision {other}",
+        repair=f"Export it with --precision {BETTER[candidate.precision]}",
     )
 
 

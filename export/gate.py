@@ -24,9 +24,9 @@ from ..runtime.session import load_onnxruntime
 from ..runtime.signature import Signature
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from . import graph as graphs
-from .fidelity import LOOSE, MOST_SAMPLES, SAMPLES, lower, prove_fidelity
+from .fidelity import MOST_SAMPLES, SAMPLES, limits_of, lower, prove_fidelity
 from .module import Source, check_isolation, check_radius, check_sizes, graph_names, load_source
-from .parity import EXACT, check_exactness, measure_exactness, measure_parity
+from .parity import check_exactness, measure_exactness, measure_parity
 from .precision import PRECISIONS, Precision, layer_paths
 from .report import Report
 from .trace import trace
@@ -194,7 +194,7 @@ def _prove(
     logger.info("5/8 clean-up, precision, head, check")
     layers = layer_paths(model)
     graphs.clean(model)
-    lowered = lower(model, settings.precision, layers)
+    lowered = lower(source, model, settings.precision, layers)
     signature = _with_ends(model, source.signature, settings.image)
     graphs.check(model)
     sections: dict[str, Any] = {
@@ -204,14 +204,14 @@ def _prove(
     }
     graphs.embed(model, sections)
     file, probe = graphs.to_bytes(model), graphs.with_float_outputs(model, source.signature)
-    logger.info("6/8 parity with torch at batch 1 to %d", max_batch)
-    limits = EXACT if lowered is None else LOOSE
-    rows = measure_parity(source, signature, file, graphs.to_bytes(probe), max_batch, limits)
     fidelity = None
     if lowered is not None:
         logger.info("6/8 %s against float32, %d samples", lowered.precision, settings.samples)
         _with_ends(lowered.reference, source.signature, settings.image)
         fidelity = prove_fidelity(source, signature, lowered, model, max_batch, settings.samples)
+    logger.info("6/8 parity with torch at batch 1 to %d", max_batch)
+    limits = limits_of(settings.precision)
+    rows = measure_parity(source, signature, file, graphs.to_bytes(probe), max_batch, limits)
     logger.info("7/8 exactness across batch sizes and threads")
     exactness = measure_exactness(signature, file, max_batch)
     check_exactness(exactness, required=source.checkpoint.config.system.file is None)

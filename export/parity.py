@@ -145,7 +145,9 @@ def check_row(row: ParityRow, values: int, limits: Limits = EXACT) -> None:
         raise ParityError(
             f"The ONNX graph and torch disagree (output {row.output})",
             seen=seen,
-            repair="Was the checkpoint replaced during the export? If not, report it with the checkpoint",
+            repair="Was the checkpoint replaced during the export? If not, report it with the checkpoint"
+            if limits == EXACT
+            else "Export it with --precision fp32",
         )
 
 

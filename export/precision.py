@@ -18,8 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..runtime.errors import ExportError
 
-Precision = Literal["fp32", "fp16", "mixed"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "mixed")
+Precision = Literal["fp32", "fp16", "mixed", "int8"]
+Half = Literal["fp16", "mixed"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "mixed", "int8")
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 LARGEST, SMALLEST_NORMAL = 65504.0, 2.0**-14  # of float16
 FEW = (
@@ -50,7 +51,9 @@ MADE_HERE = frozenset({"Cast", "ConstantOfShape", "EyeLike"})  # an attribute sa
 
 @dataclass
 class Conversion:
-    """What `to_half` did. kept: names of weights that float16 cannot hold; their nodes stay in float32."""
+    """Nodes with results in lower precision and in float32 (of int8: linear layers), and casts, or values quantised,
+    between the two. kept: names of weights that float16 cannot hold; their nodes stay in float32.
+    """
 
     lower_nodes: int = 0
     float_nodes: int = 0
@@ -58,7 +61,7 @@ class Conversion:
     kept: list[str] = field(default_factory=list)
 
 
-def to_half(model: onnx.ModelProto, precision: Precision) -> Conversion:
+def to_half(model: onnx.ModelProto, precision: Half) -> Conversion:
     """Convert the graph in place: weights and values in float16, inputs and outputs as they were.
 
     "fp16" keeps in float32 what has no float16; "mixed" norms, styles, sums of squares, softmax and the last layers
@@ -69,10 +72,14 @@ def to_half(model: onnx.ModelProto, precision: Precision) -> Conversion:
     kept = [name for name, tensor in graph.weights.items() if not fits_half(tensor)]
     floats = set(graph.without_half()) | set(graph.users_of(kept))
     if precision == "mixed":
-        floats |= {i for i, node in enumerate(graph.nodes) if node.op_type in DELICATE}
-        floats |= _between_squares_and_roots(graph) | _styles(graph) | _last_layers(graph)
+        floats |= _delicate(graph)
     floats |= _surrounded(graph, floats)
     return _rewrite(graph, floats, kept)
+
+
+def delicate(model: onnx.ModelProto) -> set[int]:
+    """Places of the nodes that `mixed` keeps for what they compute."""
+    return _delicate(_Graph(model))
 
 
 def layer_paths(model: onnx.ModelProto) -> dict[str, str]:
@@ -223,6 +230,11 @@ class _Graph:
         schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
         formal = getattr(schema, side)
         return formal[min(place, len(formal) - 1)].types
+
+
+def _delicate(graph: _Graph) -> set[int]:
+    found = {i for i, node in enumerate(graph.nodes) if node.op_type in DELICATE}
+    return found | _between_squares_and_roots(graph) | _styles(graph) | _last_layers(graph)
 
 
 def _between_squares_and_roots(graph: _Graph) -> set[int]:

@@ -223,7 +223,7 @@ def test_the_report_is_of_single_samples_and_against_both() -> None:
 
 
 def test_psnr_and_steps_of_images() -> None:
-    tally = Tally(Field("image", (1, 1, 2), "image"), "")
+    tally = Tally(Field("image", (1, 1, 2), "image"), "", "fp16")
     wanted = np.zeros((2, 1, 1, 2), np.float32)
     given = wanted.copy()
     given[1, 0, 0, 0] = 0.02

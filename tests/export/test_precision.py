@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gan.export.precision import Precision, barred, fits_half, layer_paths, to_half
+from gan.export.precision import Half, barred, fits_half, layer_paths, to_half
 from gan.runtime import ExportError
 from gan.runtime.session import Session
 from gan.runtime.wire import DOMAINS, read_model
 
 Array = NDArray[Any]
-LOWER: list[Precision] = ["fp16", "mixed"]
+LOWER: list[Half] = ["fp16", "mixed"]
 RNG = np.random.default_rng(0)
 
 
@@ -55,7 +55,7 @@ def normal(*shape: int) -> Array:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-def converted(proto: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+def converted(proto: onnx.ModelProto, precision: Half) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     to_half(copy, precision)
@@ -182,7 +182,7 @@ GRAPHS = [convolutions, pixel_norm, modulated, attention]
 @pytest.mark.parametrize("precision", LOWER)
 @pytest.mark.parametrize("make", GRAPHS)
 def test_inputs_and_outputs_keep_their_types_and_operators_stay_standard(
-    make: Any, precision: Precision
+    make: Any, precision: Half
 ) -> None:
     before = make()
     after = converted(before, precision)
@@ -197,7 +197,7 @@ def test_inputs_and_outputs_keep_their_types_and_operators_stay_standard(
 
 @pytest.mark.parametrize("precision", LOWER)
 @pytest.mark.parametrize("make", GRAPHS)
-def test_values_stay_near_float32(make: Any, precision: Precision) -> None:
+def test_values_stay_near_float32(make: Any, precision: Half) -> None:
     x = normal(3, 4, 4, 4)
     proto = make()
     wanted = run(proto, x)[0]
@@ -208,7 +208,7 @@ def test_values_stay_near_float32(make: Any, precision: Precision) -> None:
 
 
 @pytest.mark.parametrize("precision", LOWER)
-def test_a_plain_network_has_one_cast_at_each_border(precision: Precision) -> None:
+def test_a_plain_network_has_one_cast_at_each_border(precision: Half) -> None:
     proto = converted(convolutions(), precision)
     assert casts(proto) == 2
     kinds = Counter(t.data_type for t in proto.graph.initializer)
@@ -320,7 +320,7 @@ def test_what_float16_can_hold(values: list[float], fits: bool) -> None:
 
 @pytest.mark.parametrize("scale", [1e6, 1e-7])
 @pytest.mark.parametrize("precision", LOWER)
-def test_weights_beyond_float16_stay_and_are_named(scale: float, precision: Precision) -> None:
+def test_weights_beyond_float16_stay_and_are_named(scale: float, precision: Half) -> None:
     proto = model(
         [
             node("Conv", "x w1", "a"),
