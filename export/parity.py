@@ -215,15 +215,18 @@ def largest_step(signature: Signature, a: Sequence[Array], b: Sequence[Array]) -
     return largest
 
 
-def check_exactness(exactness: Exactness, *, required: bool) -> None:
-    """Our own systems must be exact across batch sizes; a user's own may differ by one step of 255."""
+def check_exactness(exactness: Exactness, *, required: bool, lowered: bool = False) -> None:
+    """Our own systems must be exact across batch sizes; a user's own may differ by one step of 255. lowered: it is the
+    precision that is then to blame, which turns the last bit of a float32 sum into a step."""
     worst = max(exactness.across_batches, 0.0 if required else exactness.across_threads)
     if not worst <= (0.0 if required else MAX_STEP):
         raise ParityError(
             "Images depend on the batch size or the thread count they are made with",
             seen=f"They differ by {worst:.3g} steps of 255 between batches of "
             f"{', '.join(map(str, exactness.batches))}",
-            repair="Write means over channels as 1x1 convolutions with constant weights",
+            repair="Export it with --precision fp32"
+            if lowered
+            else "Write means over channels as 1x1 convolutions with constant weights",
         )
 
 

@@ -1,7 +1,7 @@
 """A float32 graph in int8, for CPUs: static quantisation, calibrated on the latent stream.
 
 Weights are int8 for each channel, of 7 bits, so that CPUs without VNNI do not saturate where they add products in
-pairs; values are uint8. What `mixed` keeps in float32 stays there here too.
+pairs; values are uint8. What `mixed` keeps in float32 stays there here too, and what comes before the convolutions.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> C
     unfold_constants(model.graph)
     unfold_transposed(model)
     _name_nodes(model.graph)
-    kept = [model.graph.node[i].name for i in sorted(delicate(model))]
+    places = delicate(model) | before_convolutions(model.graph)
+    kept = [model.graph.node[i].name for i in sorted(places)]
     add_pre_process_metadata(model)  # else it asks for what was done here already
     with tempfile.TemporaryDirectory(prefix="gan-int8-") as folder:
         plain, lower = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
@@ -139,6 +140,20 @@ def _as_convolution(
         ),
         helper.make_node("Slice", [shuffled, *bounds], [name], node.name),
     ]
+
+
+def before_convolutions(graph: onnx.GraphProto) -> set[int]:
+    """Places of the nodes that no convolution comes before, where there are any: vectors cost little, and all that
+    follows depends on them. Transposed convolutions that are left have no int8 kernel, so they stay too."""
+    behind: set[str] = set()  # values that a convolution has a part in
+    before = set()
+    for i, node in enumerate(graph.node):
+        if node.op_type == "Conv" or any(name in behind for name in node.input):
+            behind |= set(node.output)
+        else:
+            before.add(i)
+    transposed = {i for i, node in enumerate(graph.node) if node.op_type == "ConvTranspose"}
+    return before | transposed if behind else transposed
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
