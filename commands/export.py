@@ -39,8 +39,9 @@ def export(
     precision: Annotated[
         Literal["fp32", "fp16", "mixed", "int8"],
         option(
-            help="fp16: weights and values in float16, a file of half the size; mixed: norms, styles, softmax and the "
-            "last layers stay in float32. Inputs and outputs stay as they are. PRECISION_HELP Default: fp32."
+            help="fp16: weights and values in float16; mixed: norms, styles, softmax and the last layers stay in float32. "
+            "Half the size, on a CPU as fast as fp32; speed on CUDA is unmeasured. int8: convolutions in 8 bits, for CPUs: "
+            "1.5 to 3.8 times as fast with VNNI, seen in the image. Inputs and outputs stay as they are. Default: fp32."
         ),
     ] = "fp32",
     samples: Annotated[
