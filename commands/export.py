@@ -10,7 +10,7 @@ import typer
 from .common import Force, argument, need, need_onnxruntime, option, tell
 
 if TYPE_CHECKING:
-    from ..export import Report
+    from ..export import Fidelity, Report
 
 EXAMPLE = "gan export runs/photos/model.pt model.onnx"
 
@@ -48,6 +48,20 @@ def export(
             "--optimize/--no-optimize", help="Rewrite the graph to run faster (default), or not."
         ),
     ] = True,
+    precision: Annotated[
+        Literal["fp32", "fp16", "mixed", "int8"],
+        option(
+            help="fp16: weights and values in float16; mixed: norms, styles, softmax and the last layers stay in float32. "
+            "Half the size, on a CPU as fast as fp32; speed on CUDA is unmeasured. int8: convolutions in 8 bits, for CPUs: "
+            "1.5 to 3.8 times as fast with VNNI, seen in the image. Inputs and outputs stay as they are. Default: fp32."
+        ),
+    ] = "fp32",
+    samples: Annotated[
+        int,
+        option(
+            help="How many samples of a lower precision are compared with float32. Default: 10000."
+        ),
+    ] = 10_000,
     system: Annotated[
         str | None, option(help="Your own system's .py file, if it was trained with one.")
     ] = None,
@@ -68,6 +82,8 @@ def export(
         "opset": opset,
         "max_batch": max_batch,
         "target": target if optimize else None,
+        "precision": precision,
+        "samples": samples,
         "system_file": system,
         "accept_changed_system": "system" in (accept or ()),
         "overwrite": force,
@@ -110,10 +126,32 @@ def print_report(report: Report) -> None:
         )
     for name, count in report.rewrites.items():
         typer.echo(f"Rewritten to run faster: {count} {name}")
+    if report.fidelity:
+        print_fidelity(report.fidelity)
     e = report.exactness
     batches, threads = (", ".join(map(str, numbers)) for numbers in (e.batches, e.threads))
     typer.echo(f"Same bytes in batches of {batches}: {yes_or_step(e.across_batches)}")
     typer.echo(f"Same bytes with {threads} threads: {yes_or_step(e.across_threads)}")
+
+
+def print_fidelity(fidelity: Fidelity) -> None:
+    """The lines of a file in lower precision: what it consists of, and each comparison."""
+    kept = f", kept for their range: {', '.join(fidelity.kept)}" if fidelity.kept else ""
+    typer.echo(
+        f"Precision {fidelity.precision}: {fidelity.lower_nodes} nodes, {fidelity.float_nodes} in float32, "
+        f"{fidelity.casts} casts{kept}"
+    )
+    width = max(len(row.output) for row in fidelity.rows)
+    typer.echo(
+        f"  {'output':>{width}}           against  samples  worst dB  mean dB  step  bytes differing"
+    )
+    for row in fidelity.rows:
+        tail = (
+            f"{row.step:4}  {100 * (row.share or 0):.4f} %" if row.share is not None else "   -  -"
+        )
+        typer.echo(
+            f"  {row.output:>{width}}  {row.against:>16}{row.samples:9}{row.worst_psnr:10.1f}{row.mean_psnr:9.1f}  {tail}"
+        )
 
 
 def yes_or_step(step: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT = 1
@@ -39,6 +39,46 @@ class Exactness:
 
 
 @dataclass(frozen=True)
+class FidelityRow:
+    """One output of a file in lower precision, against the float32 file or torch, over many samples.
+
+    worst_psnr and mean_psnr (dB) are of single samples; step is the largest of 255, share that of an image's bytes
+    that differ.
+    """
+
+    output: str
+    against: str
+    samples: int
+    worst_psnr: float
+    mean_psnr: float
+    step: int
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What lower precision costs, rounded after every operator as float16 hardware does, and what it was made of.
+
+    lower_nodes, float_nodes: nodes with results in lower precision, and in float32. kept: weights that stayed in
+    float32 because float16 cannot hold them.
+    """
+
+    precision: str
+    rows: tuple[FidelityRow, ...]
+    psnr_limit: float
+    step_limit: int
+    lower_nodes: int
+    float_nodes: int
+    casts: int
+    kept: tuple[str, ...]
+
+    @property
+    def step(self) -> int:
+        """The largest step of all rows."""
+        return max(row.step for row in self.rows)
+
+
+@dataclass(frozen=True)
 class Report:
     """What the gate measured, through the runtime's own session on the CPU."""
 
@@ -47,7 +87,8 @@ class Report:
     max_abs_limit: float
     step_limit: int
     share_limit: float
-    rewrites: Mapping[str, int] = dataclasses.field(
+    fidelity: Fidelity | None = None  # of a file that is not in float32
+    rewrites: Mapping[str, int] = field(
         default_factory=dict
     )  # of the graph: how often each was used
 

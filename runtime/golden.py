@@ -21,17 +21,21 @@ SEED, COUNT, POSITIONS = 0, 2, 4096
 
 @dataclass(frozen=True)
 class Golden:
-    """seed and count of the sample; for each of its images the values at fixed positions; digest of them all."""
+    """seed and count of the sample; for each of its images the values at fixed positions; digest of them all.
+
+    step: of 255, by which hardware that computes in the file's lower precision may differ from what recorded it.
+    """
 
     seed: int
     count: int
     values: NDArray[Any]  # [count, positions]
     digest: str
+    step: int = 0
 
     @classmethod
-    def record(cls, outputs: NDArray[Any]) -> Golden:
+    def record(cls, outputs: NDArray[Any], *, step: int = 0) -> Golden:
         """The golden sample of `outputs` [COUNT, ...]: images 0 and 1 of seed 0."""
-        return cls(SEED, COUNT, _at_positions(outputs), _digest(outputs))
+        return cls(SEED, COUNT, _at_positions(outputs), _digest(outputs), step)
 
     def to_metadata(self) -> dict[str, Any]:
         little = self.values.astype(self.values.dtype.newbyteorder("<"))
@@ -42,6 +46,7 @@ class Golden:
             "dtype": self.values.dtype.name,
             "values": [base64.b64encode(row.tobytes()).decode() for row in little],
             "sha256": self.digest,
+            "step": self.step,
         }
 
     @classmethod
@@ -60,7 +65,10 @@ class Golden:
                 raise ValueError(f"count {count!r:.40}")
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:
                 raise ValueError(f"seed {seed!r:.40}")
-            return cls(seed, count, np.stack(rows), str(content["sha256"]))
+            step = content.get("step", 0)
+            if type(step) is not int or not 0 <= step <= 255:
+                raise ValueError(f"step {step!r:.40}")
+            return cls(seed, count, np.stack(rows), str(content["sha256"]), step)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(
                 "The file's golden sample cannot be read",
