@@ -302,8 +302,8 @@ def test_a_golden_sample_that_is_not_reproduced_is_refused(
 ) -> None:
     record = Golden.record
 
-    def wrong(outputs: Any) -> Golden:
-        golden = record(outputs)
+    def wrong(outputs: Any, *, step: int = 0) -> Golden:
+        golden = record(outputs, step=step)
         return dataclasses.replace(golden, values=golden.values ^ 0x40, digest="0" * 64)
 
     monkeypatch.setattr(Golden, "record", wrong)
