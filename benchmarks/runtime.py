@@ -1,7 +1,7 @@
-"""The exported file through the runtime against what a user would do instead, network by network, in one run.
+"""The file exported for CPUs through the runtime against what a user would do instead, network by network, in one run.
 
 Untrained generators of published sizes: the speed is the same. Medians of rounds in which all take turns; torch with
-one thread or with all, whichever is faster. For the first, also from process start to first image on disk.
+one thread or with all, whichever is faster; a plain session runs the export without rewrites. For the first, also from process start to first image on disk.
 """
 
 from __future__ import annotations
@@ -92,9 +92,11 @@ def run(name: str, folder: Path, *, quick: bool) -> Bench:
     begin, network = time.perf_counter(), NETWORKS[name]
     checkpoint, file = folder / f"{name}.pt", folder / f"{name}.onnx"
     write_checkpoint(network, checkpoint)
-    export(checkpoint, file, max_batch=1)
+    plain = folder / f"{name}.plain.onnx"
+    export(checkpoint, file, max_batch=1, target="cpu")
+    export(checkpoint, plain, max_batch=1, target=None)
     print(f"# {name}: exported in {time.perf_counter() - begin:.0f} s", flush=True)
-    subject = Subject(file, device="cpu")
+    subject = Subject(file, device="cpu", plain=plain)
     found = bench(
         subject,
         batches=(1, 8) if network.large else (1, 8, 64),

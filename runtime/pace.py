@@ -24,6 +24,11 @@ class Pace:
         self._runs = dict.fromkeys(SIZES, 0)
         self._tried, self._climbing = 0, True
 
+    @property
+    def settled(self) -> bool:
+        """Whether larger batches were found not to pay."""
+        return not self._climbing
+
     def size(self, most: int) -> int:
         """How large the next batch should be, `most` at most."""
         with self._lock:

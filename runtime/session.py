@@ -152,6 +152,11 @@ class Session:
         """Rows of one run by default."""
         return LARGEST if self._pace and not self._engine else MICRO_BATCH
 
+    @property
+    def settled(self) -> bool:
+        """Whether `fitting` will stay as it is."""
+        return self._engine is not None or self._pace is None or self._pace.settled
+
     def fitting(self, count: int) -> int:
         """Rows of one run, `count` at most: on CUDA a batch size that it has buffers for, so that none is padded; on
         a CPU, where it is paced, what runs fastest."""

@@ -57,10 +57,10 @@ def test_a_slow_run_of_a_good_size_is_forgotten_by_a_fast_one() -> None:
     for size in SIZES[:4]:
         for trial in range(TRIALS):
             pace.took(size, (10 if trial else 1) * saturating(size))
-    assert pace.size(64) == 16
+    assert pace.size(64) == 16 and not pace.settled
     for _ in range(TRIALS):
         pace.took(16, saturating(16) * 3)
-    assert pace.size(64) == 8
+    assert pace.size(64) == 8 and pace.settled
 
 
 def test_sizes_that_are_no_candidates_teach_nothing() -> None:
