@@ -106,6 +106,7 @@ def test_version_is_the_distributions() -> None:
         ["sample", "model.onnx", "--out", "a", "--by-class"],
         ["sample", "model.onnx", "--grid", "b.png", "--count", "0"],
         ["export", "model.pt"],
+        ["export", "model.pt", "model.onnx", "--precision", "fp8"],
         ["nothing"],
     ],
 )
@@ -129,6 +130,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["train", "--system", "cgan", "--no-labels"], "needs labels"),
         (["train", "--minutes", "-1"], "above 0"),
         (["export", "nowhere.pt", "model.onnx"], "Check the path"),
+        (["export", "nowhere.pt", "model.onnx", "--samples", "0"], "Give 1 to 1000000"),
         (["sample", "nowhere.onnx", "--grid", "g.png"], "Check the path"),
         (["inspect", "nowhere"], "Check the path"),
     ],
@@ -208,6 +210,15 @@ def test_export_never_overwrites_unasked(run: Path, model: Path) -> None:
     before = model.read_bytes()
     assert "--force" in gan("export", run / "model.pt", model, code=1)
     assert model.read_bytes() == before
+
+
+def test_export_in_lower_precision_prints_what_it_costs(run: Path, tmp_path: Path) -> None:
+    output = gan("export", run / "model.pt", tmp_path / "m.onnx", "--precision", "mixed",
+                 "--samples", 20, "--max-batch", 2)  # fmt: skip
+    assert re.search(r"Precision mixed: \d+ nodes, \d+ in float32, \d+ casts", output)
+    assert re.search(r"the float32 file +20 +\d+\.\d +\d+\.\d +\d+ +\d+\.\d{4} %", output)
+    shown = gan("inspect", tmp_path / "m.onnx")
+    assert "precision: mixed" in shown and "against the float32 file" in shown
 
 
 def test_sample_writes_one_file_an_image(model: Path, tmp_path: Path) -> None:
