@@ -98,10 +98,7 @@ class Subject:
         self.path, self.model = path, ModelFile.read(path)
         self._plain = ModelFile.read(plain or path)
         self.generator = Generator(path, device=device, threads=threads)
-        for _ in range(SETTLING):  # until the micro-batch is found
-            if self.generator.session.settled:
-                break
-            self.generator(**example_inputs(self.model, self.generator.micro_batch))
+        settle(self.generator)
         self.threads = self.generator.session.threads
         self.draws = is_drawable(self.model.signature.inputs)
 
@@ -307,7 +304,16 @@ def _fresh(subject: Subject, rivals: Rivals | None, repeats: int) -> dict[str, F
         return run_fresh(codes, repeats=repeats)
 
 
-def example_inputs(model: ModelFile, count: int) -> dict[str, Array]:
+def settle(generator: Generator) -> int:
+    """Run batches until the micro-batch is found; its size."""
+    for _ in range(SETTLING):
+        if generator.session.settled:
+            break
+        generator(**example_inputs(generator, generator.micro_batch))
+    return generator.micro_batch
+
+
+def example_inputs(model: ModelFile | Generator, count: int) -> dict[str, Array]:
     """Inputs of `count` images of seed 0, by the latent stream; what only a caller has gets stand-ins."""
     sizes = model.signature.example_sizes
     return {

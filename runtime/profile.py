@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .bench import example_inputs
+from .bench import example_inputs, settle
 from .generator import Generator
 from .model_file import ModelFile
 from .session import Session
@@ -85,7 +85,7 @@ def profile(path: Path, *, device: str = "auto", threads: int | None = None) -> 
     Raises as `Generator` does.
     """
     model = ModelFile.read(path)
-    batch = Generator(path, device=device, threads=threads).micro_batch
+    batch = settle(Generator(path, device=device, threads=threads))
     with tempfile.TemporaryDirectory(prefix="gan-profile-") as folder:
         session = Session(
             model.data,
