@@ -62,6 +62,7 @@ def export_program(
     a limit was put on one."""
     import torch
 
+    keep_small_constants()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -79,6 +80,15 @@ def export_program(
     assert program is not None and program.exported_program is not None
     check_ranges(program.exported_program.range_constraints)
     return program
+
+
+def keep_small_constants() -> None:
+    """Keep onnxscript, which torch.onnx optimises with, from taking x + 1e-8 for x: its patterns match a constant within
+    1e-8. Without the epsilon a norm of zeros is NaN."""
+    from onnxscript.rewriter import _pattern_ir
+
+    exact = property(lambda self: 0.0, lambda self, value: None)
+    setattr(_pattern_ir.Constant, "_abs_tol", exact)  # noqa: B010  # of all patterns, those made already too
 
 
 def dynamic_axes(module: Any, fields: Sequence[Field]) -> tuple[Any, ...]:

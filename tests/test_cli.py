@@ -214,7 +214,7 @@ def test_export_never_overwrites_unasked(run: Path, model: Path) -> None:
 
 def test_export_in_lower_precision_prints_what_it_costs(run: Path, tmp_path: Path) -> None:
     output = gan("export", run / "model.pt", tmp_path / "m.onnx", "--precision", "mixed",
-                 "--samples", 20, "--max-batch", 2)  # fmt: skip
+                 "--samples", "20", "--max-batch", "2")  # fmt: skip
     assert re.search(r"Precision mixed: \d+ nodes, \d+ in float32, \d+ casts", output)
     assert re.search(r"the float32 file +20 +\d+\.\d +\d+\.\d +\d+ +\d+\.\d{4} %", output)
     shown = gan("inspect", tmp_path / "m.onnx")

@@ -32,6 +32,24 @@ def test_a_bounded_batch_is_refused(lower: int, upper: int) -> None:
         check_ranges({SYMBOL: ValueRanges(lower, upper)})
 
 
+class Norm(nn.Module):
+    """A pixel norm, whose epsilon onnxscript's patterns take for 0."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z * (z.square().sum(1, keepdim=True) + 1e-8).rsqrt() + 0.0
+
+
+def test_an_epsilon_stays_so_that_a_norm_of_zeros_is_no_nan() -> None:
+    z = torch.zeros(3, 4)
+    program = export_program(Norm(), (z,), [Field("z", (4,), "latent")], ["y"], 20)
+    data = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    for value in (0.0, 1e-5, 1.0):
+        z = torch.full((2, 4), value)
+        (y,) = session.run(None, {"z": z.numpy()})
+        np.testing.assert_allclose(y, Norm()(z).numpy(), rtol=1e-6)
+
+
 class Plain(nn.Module):
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
         return z + label
