@@ -80,7 +80,9 @@ class Generator:
         self.max_output_bytes = max_output_bytes
         self._drawn: dict[str, Array] = {}  # of inputs that all images share
         self._asked = micro_batch
-        largest = max(self._bytes())  # both are memory that a stranger's file asks for
+        self._sample_bytes: tuple[int, int] | None = None
+        self._sample_bytes = self._bytes()
+        largest = max(self._sample_bytes)  # both are memory that a stranger's file asks for
         if largest > max_output_bytes:
             raise InputError(
                 f"{self._file.name} was not opened",
@@ -500,6 +502,8 @@ class Generator:
 
     def _bytes(self, sizes: Mapping[str, int] | None = None) -> tuple[int, int]:
         """Of the inputs and of the outputs of one sample."""
+        if not sizes and self._sample_bytes:
+            return self._sample_bytes
         known = {**self.signature.example_sizes, **(sizes or {})}
         given, made = (
             sum(sample_bytes(field, known) for field in fields)
