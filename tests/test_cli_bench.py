@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -41,9 +42,9 @@ def nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_table_of_every_batch_and_contender(model: Path) -> None:
     output = gan("bench", model, *BRIEF, "--batch", "4,1", "--starts", "1")
     lines = output.splitlines()
-    for batch in ("1", "4", "stream 1000"):
+    for batch in ("1", "4", r"stream \d+"):  # as many as a slow machine makes in time
         for name in (OURS, BARE, PLAIN):
-            assert any(line.startswith(name + " ") and f" {batch} " in line for line in lines)
+            assert any(re.match(rf"{name} +{batch} ", line) for line in lines)
     assert f"{model}: cpu, 1 threads, micro-batch 16" in output
     assert "onnxruntime" in output and "peak MiB" in output
     assert any(line.startswith(BY_HAND) for line in lines)
