@@ -15,7 +15,7 @@ from .editing import Array, Editor, attribute
 
 M, R = 4, 3  # pixels and weights along an axis
 N = M + R - 1  # of a tile
-# With 0, +-1, +-2, as published, the error is 2.3 times as large (benchmarks/LOG.md).
+# With 0, +-1, +-2, as published, the error is twice as large (benchmarks/LOG.md).
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 FEWEST_CHANNELS, SMALLEST_SIDE = 96, 16  # with fewer the transforms cost more than they save
 

@@ -19,6 +19,7 @@ import torch
 from gan.export import Exactness, export, gate
 from gan.export import graph as graphs
 from gan.export.module import load_source
+from gan.export.optimize import WINOGRAD
 from gan.export.parity import BATCHES
 from gan.runtime import (
     CheckpointError,
@@ -310,6 +311,44 @@ def test_a_golden_sample_that_is_not_reproduced_is_refused(
     with pytest.raises(ParityError, match="golden sample"):
         export(make_checkpoint("dcgan", width=4), tmp_path / "model.onnx")
     assert not any(tmp_path.iterdir())
+
+
+def test_what_was_rewritten_is_on_record_and_can_be_left_out(
+    make_checkpoint: Make, tmp_path: Path, traced_here: None
+) -> None:
+    path = make_checkpoint("dcgan", width=4)
+    for name, target in (("a", "any"), ("b", None)):
+        report = export(path, tmp_path / name, target=target)  # type: ignore[arg-type]
+        assert ModelFile.read(tmp_path / name).section("parity")["rewrites"] == report.rewrites
+        operators = [node.op_type for node in onnx.load(tmp_path / name).graph.node]
+        assert ("Gemm" in operators) == (target is not None) == bool(report.rewrites)
+    same = [Generator(tmp_path / name, device="cpu").sample(20, seed=0) for name in "ab"]
+    assert np.abs(same[0].astype(int) - same[1]).max() <= 1
+    with pytest.raises(InputError, match=r"The target was refused\. 'gpu'\. Give any or cpu"):
+        export(path, tmp_path / "c", target="gpu")  # type: ignore[arg-type]
+
+
+def test_where_winograds_method_is_not_proven_the_export_goes_on_without(
+    make_checkpoint: Make,
+    tmp_path: Path,
+    traced_here: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def rounded_too_much(model: onnx.ModelProto, target: Any) -> Any:
+        bad = onnx.ModelProto()
+        bad.CopyFrom(model)
+        weight = max(bad.graph.initializer, key=lambda tensor: math.prod(tensor.dims))
+        values = onnx.numpy_helper.to_array(weight) * np.float32(1.1)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        yield bad, {WINOGRAD: 1}
+        yield model, {}
+
+    monkeypatch.setattr(gate, "forms", rounded_too_much)
+    report = export(make_checkpoint("dcgan", width=4), tmp_path / "m.onnx", target="cpu")
+    assert report.rewrites == {} and all(row.max_abs <= 1e-4 for row in report.rows)
+    assert f"Not proven with {WINOGRAD}: The ONNX graph and torch disagree" in caplog.text
+    assert Generator(tmp_path / "m.onnx", device="cpu").verify() == "exact"
 
 
 def fixed_batch(model: onnx.ModelProto) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -16,7 +17,7 @@ from gan.runtime.bench import BARE, BY_HAND, OURS, PLAIN, Bench, Row, Subject, b
 from gan.runtime.measure import Contender, Fresh, machine, run_fresh
 from gan.runtime.model_file import ModelFile
 
-from .conftest import bare_run, reference_inputs, tiny_model, tiny_signature
+from .conftest import bare_run, edited, reference_inputs, tiny_model, tiny_signature
 from .translating import Translating
 
 
@@ -55,6 +56,22 @@ def test_the_inputs_are_those_of_seed_0(labelled: bytes) -> None:
     assert list(inputs) == list(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(inputs[name], values)
+
+
+def test_a_plain_session_runs_the_file_that_it_is_given(
+    labelled_path: Path, labelled: bytes, tmp_path: Path
+) -> None:
+    def negated(model: onnx.ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                values = -onnx.numpy_helper.to_array(tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+    (tmp_path / "plain.onnx").write_bytes(edited(labelled, negated))
+    own = Subject(labelled_path, device="cpu", threads=1)
+    other = Subject(labelled_path, device="cpu", threads=1, plain=tmp_path / "plain.onnx")
+    np.testing.assert_array_equal(own.plain(3).call(), own.bare(3).call())
+    assert not np.array_equal(other.plain(3).call(), other.bare(3).call())
 
 
 def test_inputs_that_all_images_share_are_arrays_of_their_own() -> None:
