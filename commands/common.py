@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import re
 import sys
 import time
 from pathlib import Path
@@ -16,8 +17,26 @@ if TYPE_CHECKING:
     from ..runtime import CudaOptions, Generator
 
 
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def safe(text: str) -> str:
+    """The text for a terminal: what steers one, or turns the order of characters, as \\uXXXX.
+
+    Names come from files of strangers. Line ends stay.
+    """
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class SafeFormatter(logging.Formatter):
+    """The line of a log record, for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
+
 def fail(message: str, code: int = 1) -> None:
-    typer.echo(f"gan: {message}", err=True)
+    typer.echo(f"gan: {safe(message)}", err=True)
     raise typer.Exit(code)
 
 
@@ -79,7 +98,7 @@ def need_onnxruntime() -> None:
 def tell(level: int = logging.INFO) -> None:
     """Print the log of our own packages to stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("gan: %(message)s"))
+    handler.setFormatter(SafeFormatter("gan: %(message)s"))
     logger = logging.getLogger("gan")
     logger.handlers[:] = [handler]
     logger.setLevel(level)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import DEVICE, THREADS, Json, argument, need, need_onnxruntime, option
+from .common import DEVICE, THREADS, Json, argument, need, need_onnxruntime, option, safe
 
 EXAMPLE = "gan inspect model.onnx --graph"
 TOP = 15  # nodes of the table
@@ -45,11 +45,12 @@ def inspect(
     if checkpoint:
         need("inspect", "torch")
     content = describe_checkpoint(file) if checkpoint else describe_model(file)
-    typer.echo(
+    text = (
         json.dumps(content, indent=2, ensure_ascii=False)
         if as_json
         else "\n".join(outline(content))
     )
+    typer.echo(safe(text))
 
 
 def describe_model(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from ..runtime.errors import ExportError
 from ..runtime.model_file import PREFIX
 from ..runtime.signature import Field, Signature
-from ..runtime.wire import DOMAINS
+from ..runtime.wire import DOMAINS, LOOPS
 from .trace import FLOAT_SUFFIX
 
 BATCH = "batch"
@@ -72,6 +72,12 @@ def lint(model: onnx.ModelProto) -> None:
                 "an operator of a foreign domain",
                 f"{node.domain}.{node.op_type}",
                 "Use plain operators",
+            )
+        if node.op_type in LOOPS:
+            raise _fault(
+                "a loop",
+                f"{node.op_type} {node.name}",
+                "Unroll it to a fixed number of steps: the runtime runs no graph whose end it cannot foresee",
             )
         if node.op_type in RANDOM_OPERATORS:
             raise _fault(

@@ -17,6 +17,7 @@ from .latents import NOISE_STREAM
 
 FORMAT = 1
 MAX_JSON_BYTES = 1 << 20
+MAX_JSON_DEPTH = 16
 LIMITS = {"float32": (-3.4e38, 3.4e38), "int64": (-(2.0**53), 2.0**53), "uint8": (0.0, 255.0)}
 MAX_NUMBER = 1e30  # far enough inside float32 that a draw, scaled or shifted, stays finite
 
@@ -196,7 +197,7 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
 
 def parse_json_object(text: str, what: str) -> dict[str, Any]:
-    """A JSON object from text of at most 1 MiB; anything else raises `ModelFileError`."""
+    """A JSON object from text of at most 1 MiB, at most 16 deep; anything else raises `ModelFileError`."""
     if len(text) > MAX_JSON_BYTES:
         raise _refused(f"{len(text)} characters of {what}")
     try:
@@ -205,7 +206,14 @@ def parse_json_object(text: str, what: str) -> dict[str, Any]:
         raise _refused(f"{what} that is not JSON ({type(error).__name__})") from error
     if not isinstance(content, dict):
         raise _refused(f"{what} that is not an object")
+    if _deeper(content, MAX_JSON_DEPTH):
+        raise _refused(f"{what} nested more than {MAX_JSON_DEPTH} deep")
     return content
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(not depth or _deeper(part, depth - 1) for part in parts)
 
 
 def _no_constant(name: str) -> float:

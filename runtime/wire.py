@@ -1,7 +1,7 @@
 """Reads the protobuf wire format of an ONNX file, just enough to judge it before onnxruntime sees it.
 
 Refuses what a generator never needs and an attacker might: weights in other files, operators of unknown domains,
-local functions, deep subgraphs. Knows nothing of signatures.
+local functions, deep subgraphs, loops. Knows nothing of signatures.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ DOMAINS = frozenset({"", "ai.onnx"})
 MAX_BYTES = 2**31 - 1
 MAX_NODES = 20_000
 MAX_DEPTH = 2  # subgraphs within subgraphs
+LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})  # whose end no reader foresees
 MAX_METADATA = 256
 ORT_FORMAT = (
     b"ORTM"  # with it at byte 4, onnxruntime would not read the protobuf that is judged here
@@ -129,6 +130,8 @@ def _read_node(data: memoryview, info: ModelInfo, depth: int) -> None:
             _read_attribute(_bytes(value), info, depth)
     if domain not in DOMAINS:
         raise refused(f"operator {operator!r:.60} of the foreign domain {domain!r:.60}")
+    if operator in LOOPS:
+        raise refused(f"operator {operator}, a loop that need not end")
     info.operators[operator] = info.operators.get(operator, 0) + 1
 
 

@@ -1,7 +1,6 @@
 """`adopt`: weights that other code trained become a checkpoint of ours, recognised by names and shapes alone.
 
-The file is a stranger's: it is read with `weights_only=True` and never otherwise. Knows no system by name: each says
-which layouts of its networks there are (layouts.py).
+Knows no system by name: each says which layouts of its networks there are (layouts.py).
 """
 
 from __future__ import annotations
@@ -9,9 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import pickle
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime.errors import CheckpointError, InputError
+from ..runtime.errors import CheckpointError, InputError, shown
 from . import systems
 from .checkpoint import save
 from .config import Config, make_config, make_options
@@ -30,6 +26,7 @@ from .engine import Training
 from .layouts import Layout, Reading
 from .system import System, build_on_meta
 from .systems import SystemSource
+from .torch_file import check_regular, load_torch_file
 
 STEPS = 25_000  # of a run that trains on, unless it is told another number
 CHANNELS = (1, 3, 4)  # of an image file
@@ -136,6 +133,7 @@ def _check_target(weights: Path, output: Path, overwrite: bool) -> None:
 
 def _load(path: Path) -> tuple[Any, str]:
     """The file's content on the CPU, and its SHA-256. Raises `CheckpointError`."""
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             head = file.read(16)
@@ -152,48 +150,19 @@ def _load(path: Path) -> tuple[Any, str]:
             repair='Convert it: python -c "import torch, safetensors.torch as s; torch.save('
             f"s.load_file('{path.name}'), '{path.stem}.pth')\"",
         )
-    _check_unpacked_size(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many kinds on foreign or damaged bytes
-        text = str(error)
-        unsafe = isinstance(error, pickle.UnpicklingError) and "nsupported" in text
-        raise CheckpointError(
-            f"{path} is not a readable file of weights",
-            seen="It holds more than tensors, and loading the rest could run code"
-            if unsafe or "TorchScript" in text
-            else f"It is damaged, or not a file of torch.save ({type(error).__name__})",
-            repair="If you trust it, save the weights alone where it was made: "
-            "torch.save(model.state_dict(), 'weights.pth')",
-        ) from error
+    content = load_torch_file(
+        path,
+        what="file of weights",
+        repair="If you trust it, save the weights alone where it was made: "
+        "torch.save(model.state_dict(), 'weights.pth')",
+    )
     if isinstance(content, Mapping) and {"format", "networks", "averaged"} <= content.keys():
         raise CheckpointError(
             f"{path} is a checkpoint of `gan train` already",
-            seen=f"format {content['format']!r:.40}",
+            seen=f"format {shown(content['format'])}",
             repair="Export it: gan export model.pt model.onnx",
         )
     return content, sha256
-
-
-def _check_unpacked_size(path: Path) -> None:
-    """torch.save packs nothing: a zip whose entries are larger than itself was made to hurt."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged", seen=f"{error!s:.100}", repair="Fetch it again"
-        ) from error
-    if unpacked > path.stat().st_size:
-        raise CheckpointError(
-            f"{path} was refused",
-            seen=f"{path.stat().st_size} bytes that unpack to {unpacked}",
-            repair="Save it again with torch.save, which packs nothing",
-        )
 
 
 def _entries(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:

@@ -1,13 +1,13 @@
 """The checkpoint, model.pt: plain dicts, numbers, strings and tensors, written atomically, read without pickle.
 
-Loaded with `weights_only=True` and never otherwise. The README specifies the format.
+The README specifies the format.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import CheckpointError, ModelFileError
+from ..runtime.errors import CheckpointError, ModelFileError, shown
 from ..runtime.files import atomic_file
 from ..runtime.signature import Signature
 from . import systems
 from .config import Config, make_options
 from .parts import Arrangement, DataInfo, DataKind
-from .system import System
+from .system import System, build_on_meta
+from .torch_file import check_regular, load_torch_file
 
 FORMAT = 4
 AXES: dict[DataKind, int] = {"image": 3, "points": 1}
@@ -31,6 +32,8 @@ SECTIONS = (
     "config", "data", "signature", "networks", "averaged", "optimizers", "progress", "augmentations", "health",
     "metrics", "threads",
 )  # fmt: skip
+WITH_TENSORS = ("networks", "averaged", "optimizers", "augmentations")
+LARGEST = 2**63
 
 
 @dataclass(frozen=True)
@@ -44,31 +47,20 @@ class Checkpoint:
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
         """Read a checkpoint on the CPU. Raises `CheckpointError` for anything that is not a whole one."""
         path = Path(path)
-        if not path.is_file():
-            raise CheckpointError(
-                f"{path} cannot be read", seen="There is no such file", repair="Check the path"
-            )
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # the unpickler raises many kinds on foreign or damaged bytes
-            zipped = zipfile.is_zipfile(path)
-            raise CheckpointError(
-                f"{path} is not a readable checkpoint",
-                seen=f"Its content is damaged or unsafe ({type(error).__name__})"
-                if zipped
-                else "It is cut short, or not a file of torch.save at all",
-                repair=OLDER,
-            ) from error
+        check_regular(path)
+        content = load_torch_file(path, what="checkpoint", repair=OLDER)
         found = content.get("format") if isinstance(content, dict) else None
         if type(found) is not int or found != FORMAT:
             raise CheckpointError(
                 f"{path} is not a checkpoint of `gan train`",
-                seen=f"format {found!r:.40}",
+                seen=f"format {shown(found)}",
                 repair=f"This version reads format {FORMAT}",
             )
         missing = [name for name in SECTIONS if not isinstance(content.get(name), dict)]
         if missing:
             raise _damaged(path, f"no section {missing[0]}")
+        for name in SECTIONS:
+            _check_plain(path, name, content[name], tensors=name in WITH_TENSORS)
         checkpoint = cls(path, content)
         _ = (
             checkpoint.config,
@@ -133,7 +125,22 @@ class Checkpoint:
         """The system that was trained. file: the user's own system file, where it was one."""
         config = self.config
         kind = systems.load_recorded(config.system, file=file, accept_changed=accept_changed)
-        return kind(make_options(kind, self.data, config.options), self.data)
+        system = kind(make_options(kind, self.data, config.options), self.data)
+        self.check_fit(system)
+        return system
+
+    def check_fit(self, system: System) -> None:
+        """Raise `CheckpointError` unless the weights are those of the system's networks, before any is made.
+
+        What a few bytes of options ask for may be larger than any memory; weights that are there are not.
+        """
+        networks = build_on_meta(system)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "for .*copying from a non-meta", UserWarning)
+            for section in ("networks", "averaged"):
+                for name, state in self.content[section].items():
+                    if name in networks:
+                        load_weights(networks[name], state, f"{self.path}: {section} {name}")
 
     def averaged_networks(self, system: System) -> dict[str, nn.Module]:
         """The averaged networks in eval mode, frozen: what is exported. Raises `CheckpointError`."""
@@ -181,6 +188,24 @@ class Checkpoint:
         if type(value) is not int or value < at_least:
             raise _damaged(self.path, f"{section}: {name} {value!r:.40}")
         return value
+
+
+def _check_plain(path: Path, section: str, value: Any, *, tensors: bool) -> None:
+    """The format's own types and no others, which later code may print, sort and save again."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_plain(path, section, key, tensors=False)
+            _check_plain(path, section, part, tensors=tensors)
+    elif isinstance(value, list):
+        for part in value:
+            _check_plain(path, section, part, tensors=tensors)
+    elif isinstance(value, Tensor):
+        if not tensors or value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            raise _damaged(path, f"{section}: a tensor of a kind that does not belong there")
+    elif type(value) is int and not -LARGEST <= value < LARGEST:
+        raise _damaged(path, f"{section}: a number of more than 64 bits")
+    elif value is not None and type(value) not in (bool, int, float, str):
+        raise _damaged(path, f"{section}: {type(value).__name__:.40}")
 
 
 def _damaged(path: Path, seen: str) -> CheckpointError:

@@ -120,6 +120,8 @@ def plan(request: Request) -> Plan:
     if checkpoint:
         _check_data(checkpoint, data, request.accept)
     system = kind(options, data.info)
+    if checkpoint:
+        checkpoint.check_fit(system)
     check(system, mirror=config.mirror)
     return Plan(config, folder, system, data, device, checkpoint)
 
