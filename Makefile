@@ -35,8 +35,9 @@ check: lint
 	rm -rf runs/check
 	$(MAKE) demo steps=20 demo_dir=runs/check
 
-# The full counts of what `make test` does a few times.
+# The full counts of what `make test` does a few times, and the fuzzer, which is installed here: about an hour.
 torture: .venv/ready
+	$(bin)/pip install --quiet --disable-pip-version-check atheris
 	GAN_TORTURE=1 $(bin)/pytest --quiet -m torture
 
 # The runtime against torch and a plain session, five networks: 25 minutes. make bench-runtime networks="dcgan64 --quick"

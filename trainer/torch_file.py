@@ -55,7 +55,9 @@ def _check_packing(path: Path, repair: str) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is damaged", seen=f"{error!s:.100}", repair=repair) from error
+        raise CheckpointError(
+            f"{path} is damaged", seen=f"{error!s:.100}", repair=repair
+        ) from error
     if unpacked > (size := os.path.getsize(path)):
         raise CheckpointError(
             f"{path} was refused",
@@ -66,7 +68,9 @@ def _check_packing(path: Path, repair: str) -> None:
 
 def _reason(path: Path, error: Exception) -> str:
     text = str(error)
-    if "TorchScript" in text or (isinstance(error, pickle.UnpicklingError) and "nsupported" in text):
+    if "TorchScript" in text or (
+        isinstance(error, pickle.UnpicklingError) and "nsupported" in text
+    ):
         return "It holds more than tensors, and loading the rest could run code"
     if zipfile.is_zipfile(path):
         return f"Its content is damaged or unsafe ({type(error).__name__})"
