@@ -50,7 +50,7 @@ INTEGERS = (
     2**62,
 )
 FLOATS = (0.0, -0.0, -1.0, 1e-45, 0.5, 3.0, 1e30, -1e38, float("inf"), float("-inf"), float("nan"))
-JSON = (
+JSON: tuple[Any, ...] = (
     None,
     True,
     -1,
