@@ -406,9 +406,11 @@ def test_names_without_end_are_refused_soon(tmp_path: Path) -> None:
     state = {f"model.{i}.conv_block.1.weight": one for i in range(3000)}
     assert "resnet_64blocks" in refusal(state, tmp_path).seen
     nested: dict[str, Any] = {"weight": one}
-    for _ in range(50):
+    for depth in range(1, 51):
         nested = {f"net{i}": nested for i in range(2)}
-    assert "was not recognised" in refusal(nested, tmp_path).failed
+        if depth in (12, 50):
+            expected = "was not recognised" if depth == 12 else "was refused"
+            assert expected in refusal(nested, tmp_path).failed
 
 
 def test_only_the_first_hundred_entries_are_looked_at(tmp_path: Path) -> None:
@@ -465,10 +467,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             new.writestr(name, old.read(name))
         new.writestr("archive/zeros", bytes(10**6))
     for data, said in (
-        (b"", "damaged"),
-        (b"abc", "damaged"),
-        (whole[:-100], "damaged"),
-        (whole[: len(whole) // 2], "damaged"),
+        (b"", "cut short"),
+        (b"abc", "cut short"),
+        (whole[:-100], "cut short"),
+        (whole[: len(whole) // 2], "cut short"),
         (packed.getvalue(), "unpack"),
         ((20).to_bytes(8, "little") + b'{"w": {"dtype": "F32"', "torch.save"),
     ):
