@@ -16,8 +16,9 @@ from onnx import TensorProto, helper
 
 from ..runtime.errors import ExportError
 from ..runtime.model_file import PREFIX
+from ..runtime.operators import LOOPS
 from ..runtime.signature import Field, Signature
-from ..runtime.wire import DOMAINS, LOOPS
+from ..runtime.wire import DOMAINS
 from .trace import FLOAT_SUFFIX
 
 BATCH = "batch"

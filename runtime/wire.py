@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .errors import ModelFileError
+from .operators import FLOATS, Node, judge
 
 DOMAINS = frozenset({"", "ai.onnx"})
 MAX_BYTES = 2**31 - 1
 MAX_NODES = 20_000
 MAX_DEPTH = 2  # subgraphs within subgraphs
-LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})  # whose end no reader foresees
 MAX_METADATA = 256
 ORT_FORMAT = (
     b"ORTM"  # with it at byte 4, onnxruntime would not read the protobuf that is judged here
@@ -23,6 +23,10 @@ ORT_FORMAT = (
 
 Entry = tuple[int, int, int | memoryview]  # field number, wire type, value
 
+INTEGER_ATTRIBUTE = 2
+SIGNED = {3: 8, 5: 16, 6: 32, 7: 64}  # bits of the signed element types
+UNKNOWN = frozenset({-1})  # of many integers -1 may be one
+MOST_BYTES = 1024
 ELEMENT_TYPES = {1: "float32", 2: "uint8", 7: "int64", 10: "float16"}
 
 
@@ -47,6 +51,30 @@ class ModelInfo:
     nodes: int = 0
     weights: int = 0  # number of values in initializers
     operators: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Parts:
+    """What the operators are judged by: nodes, small constants, names of float inputs."""
+
+    nodes: list[Node] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    ambiguous: set[str] = field(default_factory=set)
+    constants: dict[str, frozenset[int] | None] = field(default_factory=dict)
+    floats: list[str] = field(default_factory=list)
+
+    def add_constant(self, name: str, values: frozenset[int] | None) -> None:
+        self.add_name(name)
+        self.constants[name] = values
+
+    def add_name(self, name: str) -> None:
+        """Branches may give a name twice; of such a value nothing is known."""
+        (self.ambiguous if name in self.names else self.names).add(name)
+
+    def fault(self) -> str:
+        """What is wrong with the nodes, or ""."""
+        constants = {n: v for n, v in self.constants.items() if n not in self.ambiguous}
+        return judge(self.nodes, constants, self.floats, self.ambiguous)
 
 
 def read_model(data: bytes | memoryview) -> ModelInfo:
@@ -95,68 +123,124 @@ def _read_model(data: memoryview) -> ModelInfo:
             raise refused("training information or local functions")
     if graph is None:
         raise refused("no graph: this is not an ONNX model")
-    info = ModelInfo([], [], metadata, opset, graph)
-    _read_graph(graph, info, depth=0)
+    info, parts = ModelInfo([], [], metadata, opset, graph), Parts()
+    _read_graph(graph, info, parts, depth=0)
+    if fault := parts.fault():
+        raise refused(fault)
     return info
 
 
-def _read_graph(data: memoryview, info: ModelInfo, depth: int) -> None:
+def _read_graph(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise refused(f"subgraphs deeper than {MAX_DEPTH}")
     for number, _, value in _entries(data):
         if number == 1:
-            _read_node(_bytes(value), info, depth)
+            _read_node(_bytes(value), info, parts, depth)
         elif number == 5:
-            info.weights += _read_tensor(_bytes(value))
+            name, count, values = _read_tensor(_bytes(value))
+            info.weights += count
+            parts.add_constant(name, values)
         elif number == 15:
             raise refused("sparse weights")
         elif number == 11 and depth == 0:
             info.inputs.append(_tensor_info(_bytes(value)))
+            parts.add_name(info.inputs[-1].name)
         elif number == 12 and depth == 0:
             info.outputs.append(_tensor_info(_bytes(value)))
+    if depth == 0:
+        parts.floats += [t.name for t in info.inputs if t.dtype.startswith("float")]
 
 
-def _read_node(data: memoryview, info: ModelInfo, depth: int) -> None:
+def _read_node(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> None:
     info.nodes += 1
     if info.nodes > MAX_NODES:
         raise refused(f"more than {MAX_NODES} nodes")
-    operator, domain = "", ""
+    node, domain = Node(""), ""
     for number, _, value in _entries(data):
-        if number == 4:
-            operator = _text(value)
+        if number == 1:
+            node.inputs.append(_text(value))
+        elif number == 2:
+            node.outputs.append(_text(value))
+            parts.add_name(node.outputs[-1])
+        elif number == 4:
+            node.operator = _text(value)
         elif number == 7:
             domain = _text(value)
         elif number == 5:
-            _read_attribute(_bytes(value), info, depth)
+            _read_attribute(_bytes(value), info, parts, node, depth)
     if domain not in DOMAINS:
-        raise refused(f"operator {operator!r:.60} of the foreign domain {domain!r:.60}")
-    if operator in LOOPS:
-        raise refused(f"operator {operator}, a loop that need not end")
-    info.operators[operator] = info.operators.get(operator, 0) + 1
+        raise refused(f"operator {node.operator!r:.60} of the foreign domain {domain!r:.60}")
+    info.operators[node.operator] = info.operators.get(node.operator, 0) + 1
+    parts.nodes.append(node)
 
 
-def _read_attribute(data: memoryview, info: ModelInfo, depth: int) -> None:
+def _read_attribute(
+    data: memoryview, info: ModelInfo, parts: Parts, node: Node, depth: int
+) -> None:
+    name = ""
+    held: int | str | None = None
     for number, _, value in _entries(data):
-        if number in (5, 10):  # a tensor
-            _read_tensor(_bytes(value))
+        if number == 1:
+            name = _text(value)
+        elif number == 3 and isinstance(value, int):
+            held = _signed(value, 64)
+        elif number == 4:
+            held = str(_bytes(value), "utf-8", "replace")
+        elif number in (5, 10):  # a tensor
+            _, _, values = _read_tensor(_bytes(value))
+            if node.operator == "Constant" and name == "value":
+                parts.constants |= dict.fromkeys(node.outputs, values)
         elif number in (6, 11):  # a subgraph
-            _read_graph(_bytes(value), info, depth + 1)
+            _read_graph(_bytes(value), info, parts, depth + 1)
         elif number in (22, 23):
             raise refused("sparse weights")
+        elif number == 20 and value == INTEGER_ATTRIBUTE and held is None:
+            held = 0  # which protobuf writes as nothing
+    if name in node.attributes:
+        raise refused(f"{node} with {name!r:.40} twice")
+    node.attributes[name] = "" if held is None else held
 
 
-def _read_tensor(data: memoryview) -> int:
-    """Number of values of a tensor; refuses one whose values are elsewhere."""
-    count = 1
+def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
+    """Name, number of values, and the values where they are integers; refuses one whose values are elsewhere."""
+    name, count, kind = "", 1, 0
+    values: list[Entry] = []
     for number, wire, value in _entries(data):
         if number == 1:
             for size in _varints(wire, value):
                 count *= size
                 if count > MAX_BYTES:
                     raise refused("a tensor of more than 2^31 values")
+        elif number == 2 and isinstance(value, int):
+            kind = value
+        elif number == 8:
+            name = _text(value)
+        elif number in (5, 7, 9):
+            values.append((number, wire, value))
         elif number == 13 or (number == 14 and value != 0):
             raise refused("weights in another file (external data)")
-    return count
+    return name, count, None if kind in FLOATS else _integers(kind, values)
+
+
+def _integers(kind: int, fields: list[Entry]) -> frozenset[int]:
+    """The integers of a tensor of this element type, or `UNKNOWN`."""
+    bits, found = SIGNED.get(kind, 0), set[int]()
+    for number, wire, value in fields:
+        if not bits or (isinstance(value, memoryview) and len(value) > MOST_BYTES):
+            return UNKNOWN
+        if number == 9:
+            raw, size = _bytes(value), bits // 8
+            found |= {
+                int.from_bytes(raw[at : at + size], "little", signed=True)
+                for at in range(0, len(raw), size)
+            }
+        else:
+            found |= {_signed(one, 64) for one in _varints(wire, value)}
+    return frozenset(found)
+
+
+def _signed(value: int, bits: int) -> int:
+    return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def _tensor_info(data: memoryview) -> TensorInfo:

@@ -1,7 +1,7 @@
 """Makes mutants of good files and opens them, one after the other, in a process of its own with 4 GB of memory.
 
 A byte on stdout says how each ended. The same number is always the same mutant:
-python tests/mutants.py models FOLDER 123 1
+python -m tests.mutants models FOLDER 123 1
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from gan.runtime.errors import GanError
+
+from .operator_graphs import some_graph
 
 MEMORY = 4 << 30
 REFUSED, REACHED, WORKED, FOREIGN = (
@@ -344,16 +346,46 @@ def try_checkpoint(data: bytes) -> bytes:
         return REACHED
 
 
+# Operators
+
+
+def any_operator(_: bytes, dice: random.Random) -> bytes:
+    return some_graph(dice)
+
+
+def try_operator(data: bytes) -> bytes:
+    """What the reader lets through is given to onnxruntime, as a session is made and as it runs."""
+    import onnxruntime
+
+    from gan.runtime.wire import read_model
+
+    try:
+        read_model(data)
+    except GanError:
+        return REFUSED
+    onnxruntime.set_default_logger_severity(4)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    try:
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(
+            None, {}
+        )
+    except Exception:  # onnxruntime's own errors derive from Exception alone
+        return REACHED
+    return WORKED
+
+
 KINDS: dict[str, tuple[Callable[[bytes, random.Random], bytes], Callable[[bytes], bytes]]] = {
     "models": (changed_model, try_model),
     "checkpoints": (changed_checkpoint, try_checkpoint),
+    "operators": (any_operator, try_operator),
 }
 
 
 def main() -> None:
     kind, folder, first, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     change, attempt = KINDS[kind]
-    files = [path.read_bytes() for path in sorted(folder.glob("[!.]*"))]
+    files = [path.read_bytes() for path in sorted(folder.glob("[!.]*"))] or [b""]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for number in range(first, first + count):
         dice = random.Random(number)

@@ -183,10 +183,10 @@ def loop_in_a_branch(model: onnx.ModelProto) -> None:
 
 
 GRAPHS: dict[str, tuple[str, Edit]] = {
-    "a loop without end": ("Loop, a loop", node("Loop", "times", "", body=body())),
-    "a scan": ("Scan, a loop", node("Scan", "z", body=body(), num_scan_inputs=1)),
-    "a map": ("SequenceMap, a loop", node("SequenceMap", "z", body=body())),
-    "a loop in a branch": ("Loop, a loop", loop_in_a_branch),
+    "a loop without end": ("'Loop' is a loop", node("Loop", "times", "", body=body())),
+    "a scan": ("'Scan' is a loop", node("Scan", "z", body=body(), num_scan_inputs=1)),
+    "a map": ("'SequenceMap' is a loop", node("SequenceMap", "z", body=body())),
+    "a loop in a branch": ("'Loop' is a loop", loop_in_a_branch),
     "a library's operator": ("foreign domain 'com.microsoft'", node("Gelu", "z", domain="com.microsoft")),
     "an operator of Python": ("foreign domain 'ai.onnx.contrib'", node("PyOp", "z", domain="ai.onnx.contrib")),
     "a domain with a zero byte": (r"foreign domain '\\x00'", node("Relu", "z", domain="\0")),
@@ -343,6 +343,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "a tensor among the metrics": ("a tensor of a kind", at("metrics", torch.zeros(2))),
     "a sparse tensor": ("a tensor of a kind", at("averaged", {"weight": torch.eye(2).to_sparse()}, "G")),
     "a tensor without values": ("a tensor of a kind", at("averaged", {"weight": torch.zeros(2, device="meta")}, "G")),
+    "a complex tensor": ("a tensor of a kind", at("averaged", {"weight": torch.zeros(2) * 1j}, "G")),
     "a quantised tensor": (
         "a tensor of a kind",
         lambda c: at("averaged", {"weight": torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8)}, "G")(c),

@@ -200,7 +200,8 @@ def _check_plain(path: Path, section: str, value: Any, *, tensors: bool) -> None
         for part in value:
             _check_plain(path, section, part, tensors=tensors)
     elif isinstance(value, Tensor):
-        if not tensors or value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        odd = value.layout is not torch.strided or value.is_quantized or value.is_meta
+        if not tensors or odd or value.is_complex():
             raise _damaged(path, f"{section}: a tensor of a kind that does not belong there")
     elif type(value) is int and not -LARGEST <= value < LARGEST:
         raise _damaged(path, f"{section}: a number of more than 64 bits")

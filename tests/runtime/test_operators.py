@@ -1,0 +1,192 @@
+"""Operators: those that generators need are taken, uses that are known to end the process are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from gan.runtime import ModelFileError
+from gan.runtime.operators import (
+    ALWAYS_FLOAT,
+    LEFT_OUT,
+    LIKE_FIRST,
+    LOOPS,
+    OPERATORS,
+    Node,
+    judge,
+)
+from gan.runtime.wire import read_model
+
+Array = NDArray[Any]
+
+
+def model(*nodes: onnx.NodeProto, **constants: Array) -> bytes:
+    """z float32 [batch, 4] and label int64 [batch], nodes, no outputs to speak of."""
+    ends = [
+        helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 4]),
+        helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]),
+    ]
+    held = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(list(nodes), "g", ends, [onnx.ValueInfoProto(name="y")], held)
+    return helper.make_model(graph).SerializeToString()
+
+
+def node(operator: str, *inputs: str, output: str = "y", **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(operator, inputs, [output], **attributes)
+
+
+def test_the_lists_name_operators_of_onnx() -> None:
+    known = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+    for names in (OPERATORS, LIKE_FIRST, ALWAYS_FLOAT, LEFT_OUT):
+        assert set(names) <= known
+    assert not LIKE_FIRST & ALWAYS_FLOAT
+    assert LIKE_FIRST | ALWAYS_FLOAT <= OPERATORS
+    assert not OPERATORS & LOOPS
+
+
+def test_always_float_and_like_first_are_what_onnx_says() -> None:
+    """The type of the first output is that of the first input; of `ALWAYS_FLOAT` no input that gives it its type can
+    be an integer."""
+    integers = {f"tensor({u}int{bits})" for u in ("", "u") for bits in (8, 16, 32, 64)}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain or schema.name not in LIKE_FIRST | ALWAYS_FLOAT:
+            continue
+        output = schema.outputs[0].type_str
+        if schema.name in LIKE_FIRST:
+            assert schema.inputs[0].type_str == output, schema.name
+        else:
+            able = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+            assert not integers & set(able.get(output, [output])), (
+                schema.name,
+                schema.since_version,
+            )
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (node("RandomNormal", shape=[2]), "'RandomNormal' is none that a generator needs"),
+        (node("BlackmanWindow", "label"), "'BlackmanWindow' is none"),
+        (node("SequenceConstruct", "z"), "'SequenceConstruct' is none"),
+        (node("StringNormalizer", "z"), "'StringNormalizer' is none"),
+        (node("NoSuchOperator", "z"), "'NoSuchOperator' is none"),
+        (node("", "z"), "operator '' is none"),
+        (node("Scan", "z"), "'Scan' is a loop"),
+        (node("Max", "z", ""), "'Max' lacks an input"),
+        (node("Sum", "", "z"), "'Sum' lacks an input"),
+        (node("LayerNormalization", "z", "z", ""), "'LayerNormalization' lacks an input"),
+        (node("Resize", "z", "", ""), "'Resize' lacks an input"),
+        (node("Resize", "", "", "z"), "'Resize' lacks an input"),
+        (node("Split", "z", num_outputs=2), "'Split' splits into 2 parts, with 1 outputs"),
+        (node("Split", "z", num_outputs=0), "'Split' splits into 0 parts"),
+        (node("GatherND", "z", "label", batch_dims=-1), "'GatherND' has batch_dims -1"),
+        (node("GatherND", "z", "label", batch_dims=-(2**63)), "'GatherND' has batch_dims -922"),
+        (node("Einsum", "z", equation="ij,jk->ik"), "'Einsum' has the equation 'ij,jk->ik' for 1"),
+        (node("Einsum", "z", "z", equation="...i,i->..."), "'Einsum' has the equation"),
+        (node("Einsum", "z"), "'Einsum' has the equation ''"),
+        (node("DFT", "z", "label"), "'DFT' has another length"),
+    ],
+)
+def test_what_ends_the_process_is_refused(refused: onnx.NodeProto, said: str) -> None:
+    with pytest.raises(ModelFileError, match=said):
+        read_model(model(refused))
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        node("Max", "z", "z"),
+        node("Clip", "z", "", "z"),
+        node("Resize", "z", "", "scales"),
+        node("GatherND", "z", "label", batch_dims=1),
+        node("GatherND", "z", "label"),
+        node("Einsum", "z", "z", equation="bi, bj -> bij"),
+        node("DFT", "z", "", "axis"),
+        node("LayerNormalization", "z", "scale"),
+        helper.make_node("Split", ["z"], ["a", "b"], num_outputs=2),
+        helper.make_node("Split", ["z", "sizes"], ["a", "b"]),
+    ],
+)
+def test_the_usual_way_is_taken(taken: onnx.NodeProto) -> None:
+    assert read_model(model(taken)).nodes == 1
+
+
+def test_an_attribute_twice_is_refused() -> None:
+    """onnxruntime would take one of them, and this reader perhaps the other."""
+    twice = node("GatherND", "z", "label", batch_dims=0)
+    twice.attribute.append(helper.make_attribute("batch_dims", -1))
+    with pytest.raises(ModelFileError, match="'batch_dims' twice"):
+        read_model(model(twice))
+
+
+TWO, MINUS_ONE = np.array([2]), np.array([3, -1])
+QUOTIENT = "divides integers by what is no constant, or by -1"
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Div", "label", "label")],
+        [node("Div", "label", "minus_one")],
+        [node("Div", "minus_one", "label")],
+        [node("Neg", "two", output="n"), node("Div", "label", "n")],
+        [node("Cast", "z", output="i", to=TensorProto.INT64), node("Div", "i", "label")],
+        [node("Shape", "z", output="s"), node("Div", "s", "label")],
+        [node("ArgMax", "z", output="s"), node("Div", "s", "label")],
+        [node("Where", "z", "label", "label", output="w"), node("Div", "w", "w")],
+        [node("Constant", output="c", value=numpy_helper.from_array(MINUS_ONE)), node("Div", "label", "c")],
+        [node("Constant", output="c", value_int=-1), node("Div", "label", "c")],
+        [node("Tanh", "z", output="t"), node("Neg", "label", output="t"), node("Div", "t", "t")],
+        [node("Div", "label", "many")],
+    ],
+)  # fmt: skip
+def test_integers_by_what_may_be_minus_one_are_refused(nodes: list[onnx.NodeProto]) -> None:
+    """onnxruntime divides in hardware, which stops the process at the smallest integer by -1."""
+    with pytest.raises(ModelFileError, match=QUOTIENT):
+        read_model(model(*nodes, two=TWO, minus_one=MINUS_ONE, many=np.arange(1000)))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Div", "z", "z")],
+        [node("Div", "label", "two")],
+        [node("Shape", "z", output="s"), node("Div", "s", "two")],
+        [node("Tanh", "z", output="t"), node("Div", "t", "t")],
+        [node("Mul", "z", "z", output="m"), node("Gather", "m", "label", output="g"), node("Div", "g", "g")],
+        [node("Cast", "label", output="f", to=TensorProto.FLOAT), node("Div", "f", "f")],
+        [node("Where", "label", "z", "z", output="w"), node("Div", "w", "w")],
+        [node("Constant", output="c", value=numpy_helper.from_array(TWO)), node("Div", "label", "c")],
+        [node("Div", "label", "half"), node("Div", "half", "label", output="x")],
+    ],
+)  # fmt: skip
+def test_floats_and_constants_are_divided(nodes: list[onnx.NodeProto]) -> None:
+    assert read_model(model(*nodes, two=TWO, half=np.array(0.5, np.float32)))
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("raw", [True, False])
+def test_minus_one_is_seen_in_every_form_of_a_constant(kind: str, raw: bool) -> None:
+    values = np.array([4, -1, 7], kind)
+    tensor = numpy_helper.from_array(values, "c")
+    if not raw:
+        element = helper.np_dtype_to_tensor_dtype(values.dtype)
+        tensor = helper.make_tensor("c", element, [3], values.tolist())
+    made = onnx.load_model_from_string(model(node("Div", "label", "c")))
+    made.graph.initializer.append(tensor)
+    with pytest.raises(ModelFileError, match=QUOTIENT):
+        read_model(made.SerializeToString())
+    made.graph.initializer[0].CopyFrom(numpy_helper.from_array(abs(values), "c"))
+    assert read_model(made.SerializeToString())
+
+
+def test_a_name_with_two_meanings_is_neither_float_nor_constant() -> None:
+    div = Node("Div", ["a", "b"], ["y"])
+    assert not judge([div], {"b": frozenset({2})}, [])
+    assert not judge([div], {}, ["a"])
+    assert judge([div], {}, ["a"], ambiguous={"a"})
