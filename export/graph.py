@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from ..runtime.errors import ExportError
 from ..runtime.model_file import PREFIX
-from ..runtime.operators import LOOPS
+from ..runtime.operators import LOOPS, OPERATORS
 from ..runtime.signature import Field, Signature
 from ..runtime.wire import DOMAINS
 from .trace import FLOAT_SUFFIX
@@ -85,6 +85,12 @@ def lint(model: onnx.ModelProto) -> None:
                 "random numbers drawn inside the graph",
                 f"{node.op_type} {node.name}",
                 "Make them a named input with a draw: no seed reaches the inside of a graph",
+            )
+        if node.op_type not in OPERATORS:
+            raise _fault(
+                "an operator that the runtime does not take",
+                f"{node.op_type} {node.name}",
+                "Compute it from plain operators; gan.runtime.operators lists them",
             )
         if (
             node.op_type == "Dropout"

@@ -40,6 +40,7 @@ def model_of(
     [
         (helper.make_node("RandomNormalLike", ["x"], ["y"]), "random numbers"),
         (helper.make_node("Bernoulli", ["x"], ["y"]), "random numbers"),
+        (helper.make_node("BlackmanWindow", ["x"], ["y"]), "the runtime does not take"),
         (helper.make_node("Scan", ["x"], ["y"]), "a loop.*Unroll it"),
         (helper.make_node("Identity", ["x"], ["y"], domain="com.acme"), "foreign domain"),
         (helper.make_node("Dropout", ["x", "", "unknown"], ["y"]), "dropout"),
