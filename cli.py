@@ -25,7 +25,13 @@ from .commands import (
     train,
     translate,
 )
-from .commands.common import fail
+from .commands.common import (
+    OUT_OF_MEMORY,
+    fail,
+    keep_standard_streams,
+    os_failure,
+    unimportable,
+)
 
 
 class Group(TyperGroup):
@@ -39,12 +45,19 @@ class Group(TyperGroup):
         except BrokenPipeError:
             raise typer.Exit(141) from None  # the reader left, as in `gan inspect FILE | head`
         except OSError as error:
-            fail(f"{error}")
+            fail(os_failure(error))
+        except ImportError as error:
+            fail(unimportable(error))
+        except MemoryError as error:
+            fail(f"out of memory. {error or 'There is not enough for this'}. {OUT_OF_MEMORY}")
         except Exception as error:
             errors = sys.modules.get(f"{__package__}.runtime.errors")  # not loaded, not raised
-            if errors is None or not isinstance(error, errors.GanError):
-                raise
-            fail(f"{error}")
+            torch = sys.modules.get("torch")
+            if errors is not None and isinstance(error, errors.GanError):
+                fail(f"{error}")
+            if torch is not None and isinstance(error, torch.OutOfMemoryError):
+                fail(f"out of memory. {' '.join(f'{error}'.split()):.300}. {OUT_OF_MEMORY}")
+            raise
 
 
 app = typer.Typer(
@@ -72,6 +85,7 @@ for module, command in (
 
 
 def main() -> None:
+    keep_standard_streams()
     app()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.util
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -30,6 +32,9 @@ def argument(name: str, help: str) -> Any:
     return typer.Argument(metavar=name, help=help, show_default=False)
 
 
+OUT_OF_MEMORY = (
+    "Close other programs, or ask for less at once: a smaller --batch-size, --count or --max-batch"
+)
 what = functools.partial(option, panel="What is trained")
 how = functools.partial(option, panel="How")
 where = functools.partial(option, panel="Output")
@@ -62,18 +67,77 @@ Truncation = Annotated[
 def need(command: str, *packages: str, extra: str = "train,cpu") -> None:
     """Say which extra brings what a command lacks, before anything is loaded."""
     for package in packages:
-        if importlib.util.find_spec(package) is None:
+        if not is_there(package):
             fail(
                 f"`gan {command}` needs {package}. Install it: pip install 'gan-toolchain[{extra}]'"
             )
 
 
 def need_onnxruntime() -> None:
-    if importlib.util.find_spec("onnxruntime") is None:
+    if not is_there("onnxruntime"):
         fail(
             "sampling and proving need onnxruntime. Install it: pip install 'gan-toolchain[cpu]', "
             "or 'gan-toolchain[cuda]' for an NVIDIA GPU"
         )
+
+
+def is_there(package: str) -> bool:
+    """Whether Python finds it. A folder of that name which happens to lie about is none; a file ends the command."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return False
+    if spec.submodule_search_locations is None:
+        fail(f"{package} is hidden by {spec.origin}. Rename that file")
+    return True
+
+
+def unimportable(error: ImportError) -> str:
+    """A message for a package that cannot be imported: which, why, where it was found, and the repair."""
+    package = (error.name or "").partition(".")[0]
+    spec = importlib.util.find_spec(package) if package else None
+    distribution = {"PIL": "pillow"}.get(package, package)
+    reason = " ".join(f"{error}".split())[:300]
+    if not package:
+        return f"a package cannot be imported. {reason}. See `gan doctor`"
+    if spec is None or spec.origin is None:
+        return f"{distribution} is not installed. {reason}. pip install {distribution}"
+    return (
+        f"{distribution} cannot be imported. {reason}, from {spec.origin}. If that is a file of your own, rename it, "
+        f"else: pip install --force-reinstall --no-deps {distribution}"
+    )
+
+
+def os_failure(error: OSError) -> str:
+    """A message for what the operating system refused: on which file, why, and the repair."""
+    name = error.filename if isinstance(error.filename, str) else ""
+    if name.endswith(".part"):  # beside its target, as runtime.files writes
+        name = str(Path(name).with_name(Path(name).name.removeprefix(".").removesuffix(".part")))
+    reason = error.strerror or " ".join(f"{error}".split())
+    repair = {
+        errno.ENOSPC: "Make room on the disk, or choose another place",
+        errno.EDQUOT: "Make room on the disk, or choose another place",
+        errno.EACCES: "Choose another place, or allow it",
+        errno.EPERM: "Choose another place, or allow it",
+        errno.EROFS: "Choose another place, or allow it",
+        errno.ENOENT: "Check that the folder is there",
+        errno.ENOTDIR: "Check that the folder is there",
+        errno.ENAMETOOLONG: "Choose a shorter name",
+        errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+        errno.ENOMEM: OUT_OF_MEMORY,
+    }.get(error.errno or 0, "See `gan doctor`")
+    return f"{f'{name}: ' if name else ''}{reason}. {repair}"
+
+
+def keep_standard_streams() -> None:
+    """Put the null device where a stream was closed: else the next file that is opened takes its place, and what is
+    printed goes into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115  # for good
 
 
 def tell(level: int = logging.INFO) -> None:

@@ -30,6 +30,7 @@ from .buckets import (
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError
 from .inputs import Array
+from .repairs import native_words
 
 logger = logging.getLogger("gan.runtime")
 
@@ -259,7 +260,7 @@ class Engine:
     def _failure(self, error: Exception) -> DeviceUnavailableError:
         return DeviceUnavailableError(
             f"{self._device[0]}:{self._device[1]} failed while it ran the model",
-            seen=f"{error!s:.300}",
+            seen=native_words(error),
             repair="See `gan doctor --device cuda`, take a smaller micro-batch, or CudaOptions(graphs=False)",
         )
 

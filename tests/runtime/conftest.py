@@ -22,7 +22,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gan.runtime import Generator, session
+from gan.runtime import Generator, cuda, doctor, session
+from gan.runtime.driver import Driver
 
 Array = NDArray[Any]
 Edit = Callable[[onnx.ModelProto], object]
@@ -505,6 +506,8 @@ class FakeOrt(ModuleType):
         super().__init__("onnxruntime")
         self.__file__ = str(folder / "__init__.py")
         self.available = [CUDA, CPU]
+        self.cuda_version = "13.0"
+        self.driver = Driver((13, 0), ("NVIDIA H100",))  # this machine's, whatever it has
         self.cuda_loads = True
         self.refuses: tuple[str, ...] = ()
         self.fails_at_run = 0
@@ -534,4 +537,6 @@ def ort(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeOrt:
     fake = FakeOrt(tmp_path)
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(session, "installed_packages", lambda: {"onnxruntime-gpu": "1.99"})
+    for module in (cuda, doctor):
+        monkeypatch.setattr(module, "ask_driver", lambda: fake.driver)
     return fake
