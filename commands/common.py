@@ -121,6 +121,8 @@ def os_failure(error: OSError) -> str:
         errno.EROFS: "Choose another place, or allow it",
         errno.ENOENT: "Check that the folder is there",
         errno.ENOTDIR: "Check that the folder is there",
+        errno.EEXIST: "Choose another place",
+        errno.EISDIR: "Choose another place",
         errno.ENAMETOOLONG: "Choose a shorter name",
         errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
         errno.ENOMEM: OUT_OF_MEMORY,
@@ -131,11 +133,12 @@ def os_failure(error: OSError) -> str:
 def keep_standard_streams() -> None:
     """Put the null device where a stream was closed: else the next file that is opened takes its place, and what is
     printed goes into it."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115  # for good
 
