@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Annotated
 
 import typer
 
-from .common import Json, option
+from .common import Json, option, tell
 
 EXAMPLE = "gan doctor --device cuda"
 
@@ -18,7 +19,11 @@ def doctor(
     ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Examine this machine: Python, packages, doubled runtimes, providers, CUDA libraries."""
+    """Examine this machine: packages, doubled or damaged ones, providers, GPU, driver, CUDA libraries.
+
+    Exits with 1 if there is a fault. A repair is a command to copy where one command does it.
+    """
+    tell(logging.WARNING)
     import dataclasses
 
     from ..runtime.doctor import examine

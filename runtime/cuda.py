@@ -214,7 +214,7 @@ def unavailable(ort: Any, failed: str, said: str) -> DeviceUnavailableError:
     seen, driver = native_words(said), ask_driver()
     repair = cuda_repair(seen, str(getattr(ort, "cuda_version", "")), driver)
     if driver.reason and driver.reason not in seen:
-        seen += f"; the driver: {native_words(driver.reason)}"
+        seen = f"{seen.rstrip('.')}; the driver: {native_words(driver.reason)}"
     return DeviceUnavailableError(failed, seen=seen, repair=f"{repair}; {ACCEPT_CPU}")
 
 

@@ -29,6 +29,8 @@ def ask_driver() -> Driver:
         failure = library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count))
     except (OSError, AttributeError) as error:
         return Driver(reason=f"{error}")
+    if not version.value:
+        return Driver(reason=f"{LIBRARY} is a stub")
     cuda = (version.value // 1000, version.value % 1000 // 10)
     if failure or not count.value:
         return Driver(cuda, reason=_words(library, failure or 100))

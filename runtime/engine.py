@@ -252,7 +252,8 @@ class Engine:
                 return options
             except Exception as error:  # onnxruntime's own errors derive from Exception alone
                 self._graphs = GraphIds(0)
-                logger.warning("No more CUDA graphs, runs go on without: %.300s", error)
+                said = native_words(error)
+                logger.warning("No more CUDA graphs, runs go on without: %s", said)
         with GATE.shared:
             self._session.run_with_iobinding(slot.binding, self._skip)
         return self._skip

@@ -24,6 +24,7 @@ WORDS = tuple(
         r"((?:CUDA|CUDNN|CUDNN_FE|CUBLAS|CUFFT|CURAND) failure -?\d+: [^;]*[^; ])",
         r"(Failed to allocate memory for requested buffer of size \d+)",
         r"(Invalid device ID: .+)",
+        r"(cuDNN is .+)",
         r"Status Message: (.+)",
         r"with error: (.+)",
     )
@@ -46,7 +47,7 @@ CAUSES = (  # of a native reason, the first that is found in it
         "Restart the machine: the driver is not ready, or not of one version",
     ),
     (
-        r"out of memory|Failed to allocate memory|ALLOC_FAILED",
+        r"out of memory|Failed to allocate memory|ALLOC(ATION)?_FAILED|CUBLAS failure 3\b",
         "Free memory of the GPU (`nvidia-smi` lists who holds it), or take a smaller micro-batch",
     ),
     (

@@ -17,7 +17,7 @@ import pytest
 
 from .broken_machine import GONE, break_machine
 from .runtime.conftest import tiny_model
-from .runtime.test_repairs import ARENA, NO_CUDNN, cuda_call, status
+from .runtime.test_repairs import ARENA, NO_CUDNN, WRONG_INDEX, cuda_call, status
 
 SAMPLE = "sample model.onnx --seed 0 --grid out.png"
 ON_CUDA = f"{SAMPLE} --device cuda"
@@ -149,7 +149,7 @@ ROWS = (
             "CUDA failure 100: no CUDA-capable device is detected")), variables={"CUDA_VISIBLE_DEVICES": ""}),
     Row("a GPU that is not there", f"{SAMPLE} --device cuda:7",
         "Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive). Give one of: cuda:0 (NVIDIA H100)",
-        broken=on_gpu(refusal="Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).")),
+        broken=on_gpu(refusal=WRONG_INDEX)),
     Row("the GPU's memory is full", ON_CUDA, "CUDA failure 2: out of memory. Free memory of the GPU",
         broken=on_gpu(refusal=cuda_call("CUDA failure 2: out of memory"))),
     Row("the GPU's memory is full at the first batch", ON_CUDA,
@@ -160,7 +160,7 @@ ROWS = (
         "pip install -U 'onnxruntime-gpu[cuda,cudnn]'",
         broken=on_gpu(failure=status("Relu", "CUDA error cudaErrorNoKernelImageForDevice:no kernel image is available "
                                      "for execution on the device"))),
-    Row("no cuDNN", ON_CUDA, "cuDNN is not available. ... pip install 'gan-toolchain[cuda]'",
+    Row("no cuDNN", ON_CUDA, "cuDNN is unavailable or disabled for CUDA Execution Provider: ... pip install 'gan-toolchain[cuda]'",
         broken=on_gpu(failure=status("Conv", NO_CUDNN))),
     Row("no cuDNN", "doctor --device cuda", f"FAULT CUDA libraries libcudnn.so.9: {GONE} repair: pip install 'gan-toolchain[cuda]'",
         broken=on_gpu() | {"libraries": {"libcudnn.so.9": f"libcudnn.so.9: {GONE}"}}),

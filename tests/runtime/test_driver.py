@@ -66,6 +66,7 @@ def test_a_driver_tells_its_cuda_and_its_gpus(monkeypatch: pytest.MonkeyPatch) -
             FakeDriver(12080, 100),
             Driver((12, 8), (), "CUDA failure 100: no CUDA-capable device is detected"),
         ),
+        (FakeDriver(0, 0), Driver(reason="libcuda.so.1 is a stub")),
         (FakeDriver(12080, 999), Driver((12, 8), (), "CUDA failure 999: unknown error")),
         (FakeDriver(12080, 0), Driver((12, 8), (), "CUDA failure 100: no CUDA-capable device is detected")),
     ],

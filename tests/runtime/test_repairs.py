@@ -56,8 +56,16 @@ ARENA = (
     "requested buffer of size 2830172160\n"
 )
 NO_CUDNN = (
-    "cuDNN is not available. Install cuDNN, update the system library search path, or set enable_cudnn=0 to force "
-    "native CUDA paths where available."
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_kernel.h:296 static cudnnContext* "
+    "onnxruntime::cuda::CudaKernel::RequireCudnnHandle(cudnnHandle_t) [ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : cuDNN "
+    f"is unavailable or disabled for CUDA Execution Provider: dlopen failed for libcudnn.so: libcudnn.so: {GONE}\n"
+)
+WRONG_INDEX = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static onnxruntime::"
+    "CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::FromProviderOptions(const onnxruntime::"
+    "ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to parse provider option "
+    '"device_id": cuda_execution_provider_info.cc:71 operator() Invalid device ID: 7, must be between 0 (inclusive) and 1 '
+    "(exclusive).\n"
 )
 LOADING = (
     "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1778 onnxruntime::Provider& "
@@ -76,7 +84,7 @@ MET = {
         "`nvidia-smi -L` lists no GPU",
     ),
     "wrong index": (
-        "Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).",
+        WRONG_INDEX,
         "Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).",
         "Give one of: cuda:0 (NVIDIA H100)",
     ),
@@ -115,7 +123,11 @@ MET = {
         "CUDA error cudaErrorNoKernelImageForDevice:no kernel image is available for execution on the device",
         "pip install -U 'onnxruntime-gpu[cuda,cudnn]'",
     ),
-    "no cuDNN": (status("Conv", NO_CUDNN), NO_CUDNN, INSTALL_CUDA),
+    "no cuDNN": (
+        status("Conv", NO_CUDNN),
+        f"cuDNN is unavailable or disabled for CUDA Execution Provider: dlopen failed for libcudnn.so: libcudnn.so: {GONE}",
+        INSTALL_CUDA,
+    ),
     "no cuDNN, of an older one": (LOADING, f"libcudnn.so.9: {GONE}", INSTALL_CUDA),
     "no cuBLAS": (f"libcublasLt.so.13: {GONE}", f"libcublasLt.so.13: {GONE}", INSTALL_CUDA),
     "no driver's library": (f"libcuda.so.1: {GONE}", f"libcuda.so.1: {GONE}", INSTALL_DRIVER),
