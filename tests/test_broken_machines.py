@@ -251,7 +251,7 @@ def test_there_are_enough_of_them_and_none_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["inspect model.onnx", "doctor", "sample model.onnx --seed 0 --grid out.png"]
+    "command", ["inspect model.onnx", "sample model.onnx --seed 0 --grid out.png"]
 )
 def test_a_reader_that_leaves_ends_the_command_in_silence(command: str, tmp_path: Path) -> None:
     """As `gan inspect model.onnx | head -n 1` does, if it is quick: the code is that of SIGPIPE."""
