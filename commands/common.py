@@ -133,14 +133,11 @@ def os_failure(error: OSError) -> str:
 def keep_standard_streams() -> None:
     """Put the null device where a stream was closed: else the next file that is opened takes its place, and what is
     printed goes into it."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115  # for good
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if (
+            getattr(sys, name) is None
+        ):  # the lowest free number, which open() takes, is the stream's own
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for good
 
 
 def tell(level: int = logging.INFO) -> None:

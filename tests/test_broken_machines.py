@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gan.commands.common import is_there
 
 from .broken_machine import GONE, break_machine
 from .runtime.conftest import tiny_model
@@ -275,6 +278,18 @@ def test_nothing_that_is_printed_gets_into_a_file_where_stdout_is_closed(tmp_pat
     )
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == 0
+
+
+def test_a_folder_of_that_name_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python imports any folder as an empty package."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a_folder").mkdir()
+    assert not is_there("a_folder") and not is_there("nothing_at_all")
+    (tmp_path / "a_folder" / "__init__.py").write_text("")
+    importlib.invalidate_caches()
+    assert is_there("a_folder")
 
 
 def test_an_isolated_python_runs_the_command_too(tmp_path: Path) -> None:
