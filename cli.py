@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 try:
@@ -25,13 +24,7 @@ from .commands import (
     train,
     translate,
 )
-from .commands.common import (
-    OUT_OF_MEMORY,
-    fail,
-    keep_standard_streams,
-    os_failure,
-    unimportable,
-)
+from .commands.common import fail, keep_standard_streams, message_of
 
 
 class Group(TyperGroup):
@@ -44,20 +37,11 @@ class Group(TyperGroup):
             fail("interrupted", 130)
         except BrokenPipeError:
             raise typer.Exit(141) from None  # the reader left, as in `gan inspect FILE | head`
-        except OSError as error:
-            fail(os_failure(error))
-        except ImportError as error:
-            fail(unimportable(error))
-        except MemoryError as error:
-            fail(f"out of memory. {error or 'There is not enough for this'}. {OUT_OF_MEMORY}")
         except Exception as error:
-            errors = sys.modules.get(f"{__package__}.runtime.errors")  # not loaded, not raised
-            torch = sys.modules.get("torch")
-            if errors is not None and isinstance(error, errors.GanError):
-                fail(f"{error}")
-            if torch is not None and isinstance(error, torch.OutOfMemoryError):
-                fail(f"out of memory. {' '.join(f'{error}'.split()):.300}. {OUT_OF_MEMORY}")
-            raise
+            message = message_of(error)
+            if message is None:
+                raise
+            fail(message)
 
 
 app = typer.Typer(

@@ -35,6 +35,22 @@ def argument(name: str, help: str) -> Any:
 OUT_OF_MEMORY = (
     "Close other programs, or ask for less at once: a smaller --batch-size, --count or --max-batch"
 )
+ALLOW = "Allow that, or choose another path"
+ROOM = "Free space there or raise the quota, or choose another path"
+OS_REPAIRS = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
+    errno.EROFS: ALLOW,
+    errno.EEXIST: "Choose another path",
+    errno.EISDIR: "Choose another path",
+    errno.ENOENT: "Check that the folder is there",
+    errno.ENOTDIR: "Check that the folder is there",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+    errno.ENOMEM: OUT_OF_MEMORY,
+}
 what = functools.partial(option, panel="What is trained")
 how = functools.partial(option, panel="How")
 where = functools.partial(option, panel="Output")
@@ -113,30 +129,32 @@ def os_failure(error: OSError) -> str:
     if name.endswith(".part"):  # beside its target, as runtime.files writes
         name = str(Path(name).with_name(Path(name).name.removeprefix(".").removesuffix(".part")))
     reason = error.strerror or " ".join(f"{error}".split())
-    repair = {
-        errno.ENOSPC: "Make room on the disk, or choose another place",
-        errno.EDQUOT: "Make room on the disk, or choose another place",
-        errno.EACCES: "Choose another place, or allow it",
-        errno.EPERM: "Choose another place, or allow it",
-        errno.EROFS: "Choose another place, or allow it",
-        errno.ENOENT: "Check that the folder is there",
-        errno.ENOTDIR: "Check that the folder is there",
-        errno.EEXIST: "Choose another place",
-        errno.EISDIR: "Choose another place",
-        errno.ENAMETOOLONG: "Choose a shorter name",
-        errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
-        errno.ENOMEM: OUT_OF_MEMORY,
-    }.get(error.errno or 0, "See `gan doctor`")
+    repair = OS_REPAIRS.get(error.errno or 0, "See `gan doctor`")
     return f"{f'{name}: ' if name else ''}{reason}. {repair}"
+
+
+def message_of(error: Exception) -> str | None:
+    """The one line of an error that a broken machine or a bad value can cause; None for one that only we can."""
+    errors = sys.modules.get(f"{__package__.rpartition('.')[0]}.runtime.errors")
+    if errors is not None and isinstance(error, errors.GanError):  # not loaded, not raised
+        return f"{error}"
+    if isinstance(error, OSError):
+        return os_failure(error)
+    if isinstance(error, ImportError):
+        return unimportable(error)
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        reason = " ".join(f"{error}".split())[:300] or "There is not enough for this"
+        return f"out of memory. {reason}. {OUT_OF_MEMORY}"
+    return None
 
 
 def keep_standard_streams() -> None:
     """Put the null device where a stream was closed: else the next file that is opened takes its place, and what is
     printed goes into it."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if (
-            getattr(sys, name) is None
-        ):  # the lowest free number, which open() takes, is the stream's own
+        # The lowest free number, which open() takes, is the stream's own.
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for good
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from gan.commands.common import is_there
+from gan.commands.common import is_there, message_of
+from gan.runtime import DeviceUnavailableError
 
 from .broken_machine import GONE, break_machine
 from .runtime.conftest import tiny_model
@@ -180,18 +183,18 @@ ROWS = (
     Row("no such file", "bench nowhere.onnx", "nowhere.onnx cannot be read. There is no such file. Check the path"),
     Row("a text where a model belongs", "inspect notes.txt", "notes.txt was refused. ... Use a file written by `gan export`",
         files={"notes.txt": "hello"}),
-    Row("a place that may not be written", "sample model.onnx --seed 0 --out /sys/out", "/sys/out: ... Choose another place"),
-    Row("a file where a folder belongs", "sample model.onnx --seed 0 --out notes.txt", "notes.txt: File exists. Choose another place",
+    Row("a place that may not be written", "sample model.onnx --seed 0 --out /sys/out", "/sys/out ... another path"),
+    Row("a file where a folder belongs", "sample model.onnx --seed 0 --out notes.txt", "notes.txt ... File exists. Choose another path",
         files={"notes.txt": "hello"}),
     Row("a device that does not exist", "doctor --device gpu", "The device was refused. device='gpu'. Give \"auto\", \"cpu\", \"cuda\" or \"cuda:N\""),
     # The process.
-    Row("the disk of what is printed is full", "inspect model.onnx", "No space left on device. Make room on the disk",
+    Row("the disk of what is printed is full", "inspect model.onnx", "No space left on device. Free space there",
         shell="{} >/dev/full"),
     Row("stdout is closed", SAMPLE, "", 0, shell="{} >&- && test -s out.png"),
     Row("stdin is closed", SAMPLE, "Wrote out.png", 0, shell="{} <&-"),
     Row("stderr is closed", "inspect nowhere.onnx", "", shell="{} 2>&-"),
     Row("the current folder was deleted", "sample ../model.onnx --seed 0 --grid out.png",
-        "out.png: No such file or directory. Check that the folder is there", shell="mkdir gone && cd gone && rmdir ../gone && {}"),
+        "out.png ... No such file or directory. C", shell="mkdir gone && cd gone && rmdir ../gone && {}"),
     Row("no HOME", SAMPLE, "Wrote out.png", 0, variables={"HOME": None, "USER": None, "LOGNAME": None}),
     Row("no locale, and names in any script", "sample модель-模型.onnx --seed 0 --grid образец-样本.png", "Wrote ", 0,
         variables={"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
@@ -278,6 +281,32 @@ def test_nothing_that_is_printed_gets_into_a_file_where_stdout_is_closed(tmp_pat
     )
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DeviceUnavailableError("No GPU", seen="none", repair="Buy one"), "No GPU. none. Buy one."),
+        (OSError(errno.ENOSPC, "No space left on device", "/out/.grid.png.part"), "/out/grid.png: No space left on device. Free space there"),
+        (OSError(errno.EMFILE, "Too many open files", "a.png"), "a.png: Too many open files. Raise the limit of open files: ulimit -n"),
+        (OSError(f"libgomp.so.1: {GONE}"), f"libgomp.so.1: {GONE}. See `gan doctor`"),
+        (ImportError(f"libgomp.so.1: {GONE}"), f"a package cannot be imported. libgomp.so.1: {GONE}. See `gan doctor`"),
+        (ImportError("no\n way", name="onnxscript.ir"), "onnxscript cannot be imported. no way, from "),
+        (ModuleNotFoundError("No module named 'nothing'", name="nothing"), "nothing is not installed. No module named 'nothing'. pip install nothing"),
+        (MemoryError(), "out of memory. There is not enough for this. Close other programs"),
+        (MemoryError("Unable to allocate 8 EiB"), "out of memory. Unable to allocate 8 EiB. Close other programs"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "out of memory. CUDA out of memory. Tried. Close other programs"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_a_machine_can_cause_is_a_line_with_its_repair(error: Exception, message: str) -> None:
+    told = message_of(error)
+    assert told is not None and told.startswith(message) and "\n" not in told
+
+
+def test_what_only_we_can_cause_is_not_taken_for_the_machines_fault() -> None:
+    for error in (ValueError("x"), RuntimeError("x"), AssertionError(), KeyError("x")):
+        assert message_of(error) is None
 
 
 def test_a_folder_of_that_name_is_no_package(
