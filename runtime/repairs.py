@@ -25,10 +25,14 @@ WORDS = tuple(
         r"(Failed to allocate memory for requested buffer of size \d+)",
         r"(Invalid device ID: .+)",
         r"(cuDNN is .+)",
+        r"(A module that was compiled using NumPy .+?),? as it may crash",
         r"Status Message: (.+)",
         r"with error: (.+)",
     )
 )
+CPLUSPLUS = re.compile(
+    r"/onnxruntime_src/\S+:\d+ .*\) (?=\w)"
+)  # a place and a function's signature
 SYSTEM_LIBRARIES = {  # packages of Debian and Ubuntu
     "libgomp": "libgomp1",
     "libstdc++": "libstdc++6",
@@ -63,7 +67,7 @@ def native_words(error: object) -> str:
     """At most 300 characters of a native message, without the source files, templates and host name around them."""
     text = " ".join(str(error).split())
     found = next((match[1] for one in WORDS if (match := one.search(text))), text)
-    return found[:300]
+    return CPLUSPLUS.sub("", found)[:300]
 
 
 def cuda_repair(reason: str, built: str, driver: Driver) -> str:
@@ -142,7 +146,7 @@ def onnxruntime_repair(reason: str, packages: dict[str, str]) -> str:
     if hiding:
         return f"Rename {hiding}, which hides onnxruntime"
     install = install_again(packages)
-    if re.search(r"numpy|_ARRAY_API|multiarray", reason):
+    if re.search(r"(?i)numpy|_ARRAY_API|multiarray", reason):
         return f"pip install -U numpy && {install}"
     if system := system_repair(reason):
         return system

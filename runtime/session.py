@@ -6,6 +6,7 @@ The only module that imports onnxruntime, and only when a session is made.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -113,7 +114,7 @@ class Session:
         except Exception as error:  # as in _create
             raise ModelFileError(
                 "onnxruntime failed while it ran the model",
-                seen=f"{error!s:.300}",
+                seen=native_words(error),
                 repair="The file is damaged, or needs more memory than there is",
             ) from error
         if self._pace:
@@ -233,9 +234,10 @@ class Session:
         except Exception as error:  # onnxruntime's own errors derive from Exception alone
             if providers == [CPU]:
                 check_packages()
+                check_version(self._ort)
                 raise ModelFileError(
                     "onnxruntime refused the model",
-                    seen=f"{error!s:.300}",
+                    seen=native_words(error),
                     repair="The file is damaged, or made for a newer onnxruntime: export it again",
                 ) from error
             raise DeviceUnavailableError(
@@ -327,17 +329,25 @@ def check_version(ort: Any) -> None:
 
 def load_onnxruntime() -> Any:
     """The onnxruntime module, or `DeviceUnavailableError` where none, two or half of its packages are installed."""
+    # From 1.29 on it keeps an identifier and a database in the home folder, and sends them.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    printed = io.StringIO()
     try:
-        import onnxruntime
-
+        if "onnxruntime" in sys.modules:
+            import onnxruntime
+        else:
+            with contextlib.redirect_stderr(printed):  # numpy prints there what is wrong, at length
+                import onnxruntime
         onnxruntime.set_default_logger_severity(4)
         onnxruntime.get_available_providers()
     except Exception as error:  # of a damaged package, or of a numpy that it was not built for
         check_packages()
-        seen = native_words(error)
+        seen = native_words(f"{error}" or printed.getvalue() or type(error).__name__)
         raise DeviceUnavailableError(
             "Sampling needs onnxruntime",
             seen=seen,
             repair=onnxruntime_repair(seen, installed_packages()),
         ) from error
+    if sys.stderr is not None:
+        sys.stderr.write(printed.getvalue())
     return onnxruntime

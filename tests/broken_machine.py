@@ -65,10 +65,11 @@ finder.find_spec, finder.find_distributions = map(staticmethod, (find_spec, find
 ctypes.CDLL = library
 """
 ONNXRUNTIME = """
-import json, os
+import json, os, sys
 import numpy as np
 
 broken = json.loads(os.environ["BROKEN"])["onnxruntime"]
+print(broken.get("stderr", ""), file=sys.stderr, end="")
 if "import" in broken:
     raise getattr(__builtins__, "__dict__", __builtins__).get(broken["import"][0], SystemError)(broken["import"][1])
 __version__, cuda_version = broken.get("version", "1.31.1"), broken.get("cuda_version", "13.0")

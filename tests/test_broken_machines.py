@@ -26,6 +26,14 @@ from .runtime.conftest import tiny_model
 from .runtime.test_repairs import ARENA, NO_CUDNN, WRONG_INDEX, cuda_call, status
 
 SAMPLE = "sample model.onnx --seed 0 --grid out.png"
+NUMPY = """
+A module that was compiled using NumPy 1.x cannot be run in
+NumPy 2.4.6 as it may crash. To support both 1.x and 2.x
+versions of NumPy, modules must be compiled with NumPy 2.0.
+
+Traceback (most recent call last):  File "<frozen runpy>", line 198, in _run_module_as_main
+AttributeError: _ARRAY_API not found
+"""  # onnxruntime 1.17.3's words; its ImportError has none
 ON_CUDA = f"{SAMPLE} --device cuda"
 H100 = {"version": 13000, "gpus": 1}
 WHEEL = ["onnxruntime_gpu-1.31.1"]
@@ -111,8 +119,9 @@ ROWS = (
     Row("no libgomp", "doctor", f"FAULT onnxruntime libgomp.so.1: {GONE} repair: apt-get install libgomp1",
         broken={"onnxruntime": {"import": ["OSError", f"libgomp.so.1: {GONE}"]}}),
     Row("onnxruntime was built for another numpy", SAMPLE,
-        "Sampling needs onnxruntime. _ARRAY_API not found. pip install -U numpy && pip install 'gan-toolchain[cpu]'",
-        broken={"onnxruntime": {"import": ["AttributeError", "_ARRAY_API not found"]}}),
+        "Sampling needs onnxruntime. A module that was compiled using NumPy 1.x cannot be run in NumPy 2.4.6. "
+        "pip install -U numpy && pip install 'gan-toolchain[cpu]'",
+        broken={"onnxruntime": {"import": ["ImportError", ""], "stderr": NUMPY}}),
     # The GPU.
     Row("the CPU package", ON_CUDA,
         f"CUDA cannot be used. onnxruntime 1.31.1 is the CPU package. {UNINSTALL}pip install 'gan-toolchain[cuda]'",
@@ -270,6 +279,16 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(command: str, tmp_path
     )  # fmt: skip
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_onnxruntime_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    """From 1.29 on it would keep an identifier there, and a database of what it is to send."""
+    home = tmp_path / "home"
+    home.mkdir()
+    row = Row("", f"{SAMPLE} && {shlex.quote(sys.executable)} -m gan.cli inspect model.onnx --graph", "", 0,
+              variables={"HOME": str(home), "XDG_CACHE_HOME": None, "ORT_DISABLE_TELEMETRY": None})  # fmt: skip
+    assert run(row, tmp_path).returncode == 0
+    assert list(home.rglob("*")) == []
 
 
 def test_nothing_that_is_printed_gets_into_a_file_where_stdout_is_closed(tmp_path: Path) -> None:

@@ -147,6 +147,16 @@ def test_a_native_error_is_its_reason_and_its_repair(
     assert repair in cuda_repair(seen, "13.0", H100)
 
 
+def test_a_model_that_is_refused_is_told_without_the_c_plus_plus() -> None:
+    message = (
+        "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Failed to load model with error: /onnxruntime_src/onnxruntime/core/"
+        "graph/model.cc:179 onnxruntime::Model::Model(onnx::ModelProto&&, const onnxruntime::PathString&, const "
+        "onnxruntime::IOnnxRuntimeOpSchemaRegistryList*, const onnxruntime::logging::Logger&, const onnxruntime::"
+        "ModelOptions&) Unsupported model IR version: 10, max supported IR version: 9\n"
+    )
+    assert native_words(message) == "Unsupported model IR version: 10, max supported IR version: 9"
+
+
 def test_long_words_and_several_lines_become_one_short_line() -> None:
     assert native_words("a\n b\t c") == "a b c"
     assert len(native_words("x" * 5000)) == 300
@@ -188,6 +198,7 @@ def test_an_empty_list_of_visible_gpus_is_named(monkeypatch: pytest.MonkeyPatch)
         ("/lib/libstdc++.so.6: version `GLIBCXX_3.4.29' not found", {"onnxruntime": "1.31.1"}, "libstdc++6"),
         ("/lib/libc.so.6: version `GLIBC_2.28' not found", {"onnxruntime": "1.31.1"}, "newer system"),
         ("numpy.core.multiarray failed to import", {"onnxruntime": "1.18.0"}, f"pip install -U numpy && {INSTALL_CPU}"),
+        ("A module that was compiled using NumPy 1.x cannot be run in NumPy 2.4.6", {}, "pip install -U numpy && "),
         ("_ARRAY_API not found", {"onnxruntime-gpu": "1.18.0"}, f"pip install -U numpy && {INSTALL_CUDA12}"),
     ],
 )  # fmt: skip
