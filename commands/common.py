@@ -143,9 +143,12 @@ def message_of(error: Exception) -> str | None:
     if isinstance(error, ImportError):
         return unimportable(error)
     torch = sys.modules.get("torch")
+    reason = " ".join(f"{error}".split())[:300]
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
-        reason = " ".join(f"{error}".split())[:300] or "There is not enough for this"
-        return f"out of memory. {reason}. {OUT_OF_MEMORY}"
+        return f"out of memory. {reason or 'There is not enough for this'}. {OUT_OF_MEMORY}"
+    if torch and isinstance(error, torch.AcceleratorError):
+        first = f"{error}".partition("\n")[0][:300]  # advice to torch's own developers follows
+        return f"the GPU failed. {first}. See `gan doctor --device cuda`, or use --device cpu"
     return None
 
 
@@ -159,8 +162,16 @@ def keep_standard_streams() -> None:
 
 
 def tell(level: int = logging.INFO) -> None:
-    """Print the log of our own packages to stderr."""
-    handler = logging.StreamHandler()
+    """Print the log of our own packages to stderr; what each of several sessions says of this machine, once."""
+    handler, said = logging.StreamHandler(), set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        repeated = record.name == "gan.runtime" and text in said
+        said.add(text)
+        return not repeated
+
+    handler.addFilter(is_new)
     handler.setFormatter(logging.Formatter("gan: %(message)s"))
     logger = logging.getLogger("gan")
     logger.handlers[:] = [handler]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import re
 import shlex
@@ -17,8 +18,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from gan.commands.common import is_there, message_of
+from gan.cli import app
+from gan.commands.common import is_there, message_of, tell
 from gan.runtime import DeviceUnavailableError
 
 from .broken_machine import GONE, break_machine
@@ -315,12 +318,53 @@ def test_nothing_that_is_printed_gets_into_a_file_where_stdout_is_closed(tmp_pat
         (MemoryError(), "out of memory. There is not enough for this. Close other programs"),
         (MemoryError("Unable to allocate 8 EiB"), "out of memory. Unable to allocate 8 EiB. Close other programs"),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "out of memory. CUDA out of memory. Tried. Close other programs"),
+        (torch.AcceleratorError("CUDA error: no kernel image is available\nCUDA kernel errors might be reported later"), "the GPU failed. CUDA error: no kernel image is available. See `gan doctor --device cuda`"),
     ],
     ids=repr,
 )  # fmt: skip
 def test_what_a_machine_can_cause_is_a_line_with_its_repair(error: Exception, message: str) -> None:
     told = message_of(error)
     assert told is not None and told.startswith(message) and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "model.onnx",
+            "model.onnx is not a readable checkpoint. ... Use a model.pt of `gan train`",
+        ),
+        ("notes.txt", "notes.txt is not a readable checkpoint. ... Use a model.pt of `gan train`"),
+        ("empty.pt", "empty.pt is not a readable checkpoint. ... Use a model.pt of `gan train`"),
+        (".", ". cannot be read. Is a directory. Check the path"),
+        ("nowhere.pt", "nowhere.pt cannot be read. No such file or directory. Check the path"),
+    ],
+)
+def test_what_is_no_checkpoint_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(tiny_model())
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "empty.pt").touch()
+    done = CliRunner().invoke(app, ["export", given, "out.onnx"])
+    assert done.exit_code == 1 and not (tmp_path / "out.onnx").exists()
+    (line,) = (line for line in done.output.splitlines() if line)
+    assert line.startswith("gan: ") and says(line, said)
+
+
+def test_several_sessions_say_once_what_is_wrong_with_the_machine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell()
+    logger = logging.getLogger("gan.runtime")
+    for text in ("Sampling on the CPU: no GPU", "Sampling on the CPU: no GPU", "another"):
+        logger.warning(text)
+    for _ in range(2):
+        logging.getLogger("gan.trainer").info("a remedy, again")
+    assert capsys.readouterr().err.splitlines() == [
+        "gan: Sampling on the CPU: no GPU", "gan: another", "gan: a remedy, again", "gan: a remedy, again",
+    ]  # fmt: skip
 
 
 def test_what_only_we_can_cause_is_not_taken_for_the_machines_fault() -> None:
