@@ -90,7 +90,8 @@ def need(command: str, *packages: str, extra: str = "train,cpu") -> None:
 
 
 def need_onnxruntime() -> None:
-    if not is_there("onnxruntime"):
+    """Say so before anything is loaded; what an uninstall left of it, the runtime tells with another repair."""
+    if not is_there("onnxruntime") and importlib.util.find_spec("onnxruntime") is None:
         fail(
             "sampling and proving need onnxruntime. Install it: pip install 'gan-toolchain[cpu]', "
             "or 'gan-toolchain[cuda]' for an NVIDIA GPU"

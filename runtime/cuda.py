@@ -24,6 +24,7 @@ from .repairs import ACCEPT_CPU, INSTALL_CUDA12, REINSTALL, cuda_repair, native_
 logger = logging.getLogger("gan.runtime")
 
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+PROVIDER = "onnxruntime_providers_{}.dll" if os.name == "nt" else "libonnxruntime_providers_{}.so"
 SEARCHES = ("heuristic", "exhaustive", "default")
 Search = Literal["heuristic", "exhaustive", "default"]
 Create = Callable[[list[Any]], Any]  # a session on these providers
@@ -245,8 +246,8 @@ def native_reason(ort: Any, provider: str = "cuda") -> str:
     """Why a provider's library does not load, in the loader's own words; "" where it does."""
     folder = Path(ort.__file__).parent / "capi"
     try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
+        ctypes.CDLL(str(folder / PROVIDER.format("shared")), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / PROVIDER.format(provider)))
     except OSError as error:
         return str(error)
     return ""

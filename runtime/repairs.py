@@ -59,7 +59,7 @@ CAUSES = (  # of a native reason, the first that is found in it
         "Take an onnxruntime that was built for this GPU: {newest}; for one before Turing: {cuda12}",
     ),
     (r"libcuda\.so|nvcuda", INSTALL_DRIVER),
-    (r"cuDNN is|lib(cublas|cudart|cudnn|cufft|curand|nvrtc|nvJitLink)\w*\.so", "{install}"),
+    (r"cuDNN is|(cublas|cudart|cudnn|cufft|curand|nvrtc|nvJitLink)\w*\.(so|dll)", "{install}"),
 )
 
 
@@ -73,8 +73,8 @@ def native_words(error: object) -> str:
 def cuda_repair(reason: str, built: str, driver: Driver) -> str:
     """What repairs that CUDA is not used. built: the CUDA version that onnxruntime was built with, "" if unknown."""
     install = install_cuda(built, driver)
-    if driver.cuda is None and not re.search(r"libcuda\.so", reason):
-        return INSTALL_DRIVER + (f"; {install}" if ".so" in reason else "")
+    if driver.cuda is None and not re.search(r"libcuda\.so|nvcuda", reason):
+        return INSTALL_DRIVER + (f"; {install}" if re.search(r"\.(so|dll)\b", reason) else "")
     if driver.cuda and built and driver.cuda[0] < int(built.partition(".")[0]):
         return f"Update the NVIDIA driver, which runs CUDA {driver.cuda[0]}, or: {install}"
     for pattern, repair in CAUSES:

@@ -246,7 +246,8 @@ class Session:
 
 
 def check_device(device: str) -> None:
-    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
+    """`InputError` for what names no device."""
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
         raise InputError(
             "The device was refused",
             seen=f"device={shown(device)}",

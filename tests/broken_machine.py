@@ -19,7 +19,10 @@ find, find_versions = finder.find_spec, finder.find_distributions
 
 
 def find_spec(name, path=None, target=None):
-    return None if name.partition(".")[0] in gone + half else find(name, path, target)
+    package = name.partition(".")[0]
+    if package in gone:
+        return None
+    return find(name, [os.path.dirname(__file__)] if name in half else path, target)
 
 
 def find_distributions(context):

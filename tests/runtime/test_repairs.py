@@ -130,6 +130,11 @@ MET = {
     ),
     "no cuDNN, of an older one": (LOADING, f"libcudnn.so.9: {GONE}", INSTALL_CUDA),
     "no cuBLAS": (f"libcublasLt.so.13: {GONE}", f"libcublasLt.so.13: {GONE}", INSTALL_CUDA),
+    "no cuBLAS, on Windows": (
+        'Error loading "C:\\capi\\onnxruntime_providers_cuda.dll" which depends on "cublasLt64_13.dll" which is missing.',
+        'Error loading "C:\\capi\\onnxruntime_providers_cuda.dll" which depends on "cublasLt64_13.dll" which is missing.',
+        INSTALL_CUDA,
+    ),
     "no driver's library": (f"libcuda.so.1: {GONE}", f"libcuda.so.1: {GONE}", INSTALL_DRIVER),
     "no zlib": (f"libz.so.1: {GONE}", f"libz.so.1: {GONE}", "apt-get install zlib1g"),
     "something new": ("an unheard-of failure", "an unheard-of failure", "Run `nvidia-smi`"),
