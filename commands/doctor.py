@@ -33,10 +33,11 @@ def doctor(
         typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         marks = {True: "ok", False: "FAULT", None: "--"}
+        advice = {False: "repair", None: "if it is wanted"}
         for f in findings:
             typer.echo(
                 f"{marks[f.ok]:6}{f.name:16}{f.value}"
-                + (f"\n{'':22}repair: {f.repair}" if f.repair and f.ok is not True else "")
+                + (f"\n{'':22}{advice[f.ok]}: {f.repair}" if f.repair and f.ok is not True else "")
             )
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
