@@ -4,6 +4,9 @@ bin := .venv/bin
 
 .PHONY: demo test check lint torture bench-runtime bench-digits bench-systems bench-translate bench-stacked bench-cuda clean
 
+# Where tests and benchmarks import onnxruntime themselves; the runtime sets it.
+export ORT_DISABLE_TELEMETRY := 1
+
 # The pin of torch belongs here, in the same pip command as the project (pyproject has the range): asked for by
 # exact version a CPU build at hand is taken, any other request downloads gigabytes of CUDA packages.
 .venv/ready: pyproject.toml

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 try:
@@ -25,7 +24,7 @@ from .commands import (
     train,
     translate,
 )
-from .commands.common import fail
+from .commands.common import fail, keep_standard_streams, message_of
 
 
 class Group(TyperGroup):
@@ -38,13 +37,11 @@ class Group(TyperGroup):
             fail("interrupted", 130)
         except BrokenPipeError:
             raise typer.Exit(141) from None  # the reader left, as in `gan inspect FILE | head`
-        except OSError as error:
-            fail(f"{error}")
         except Exception as error:
-            errors = sys.modules.get(f"{__package__}.runtime.errors")  # not loaded, not raised
-            if errors is None or not isinstance(error, errors.GanError):
+            message = message_of(error)
+            if message is None:
                 raise
-            fail(f"{error}")
+            fail(message)
 
 
 app = typer.Typer(
@@ -72,6 +69,7 @@ for module, command in (
 
 
 def main() -> None:
+    keep_standard_streams()
     app()
 
 

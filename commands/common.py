@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.util
 import logging
+import os
 import re
 import sys
 import time
@@ -49,6 +51,25 @@ def argument(name: str, help: str) -> Any:
     return typer.Argument(metavar=name, help=help, show_default=False)
 
 
+OUT_OF_MEMORY = (
+    "Close other programs, or ask for less at once: a smaller --batch-size, --count or --max-batch"
+)
+ALLOW = "Allow that, or choose another path"
+ROOM = "Free space there or raise the quota, or choose another path"
+OS_REPAIRS = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
+    errno.EROFS: ALLOW,
+    errno.EEXIST: "Choose another path",
+    errno.EISDIR: "Choose another path",
+    errno.ENOENT: "Check that the folder is there",
+    errno.ENOTDIR: "Check that the folder is there",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+    errno.ENOMEM: OUT_OF_MEMORY,
+}
 what = functools.partial(option, panel="What is trained")
 how = functools.partial(option, panel="How")
 where = functools.partial(option, panel="Output")
@@ -81,23 +102,96 @@ Truncation = Annotated[
 def need(command: str, *packages: str, extra: str = "train,cpu") -> None:
     """Say which extra brings what a command lacks, before anything is loaded."""
     for package in packages:
-        if importlib.util.find_spec(package) is None:
+        if not is_there(package):
             fail(
                 f"`gan {command}` needs {package}. Install it: pip install 'gan-toolchain[{extra}]'"
             )
 
 
 def need_onnxruntime() -> None:
-    if importlib.util.find_spec("onnxruntime") is None:
+    """Say so before anything is loaded; what an uninstall left of it, the runtime tells with another repair."""
+    if not is_there("onnxruntime") and importlib.util.find_spec("onnxruntime") is None:
         fail(
             "sampling and proving need onnxruntime. Install it: pip install 'gan-toolchain[cpu]', "
             "or 'gan-toolchain[cuda]' for an NVIDIA GPU"
         )
 
 
+def is_there(package: str) -> bool:
+    """Whether Python finds it. A folder of that name which happens to lie about is none; a file ends the command."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return False
+    if spec.submodule_search_locations is None:
+        fail(f"{package} is hidden by {spec.origin}. Rename that file")
+    return True
+
+
+def unimportable(error: ImportError) -> str:
+    """A message for a package that cannot be imported: which, why, where it was found, and the repair."""
+    package = (error.name or "").partition(".")[0]
+    spec = importlib.util.find_spec(package) if package else None
+    distribution = {"PIL": "pillow"}.get(package, package)
+    reason = " ".join(f"{error}".split())[:300]
+    if not package:
+        return f"a package cannot be imported. {reason}. See `gan doctor`"
+    if spec is None or spec.origin is None:
+        return f"{distribution} is not installed. {reason}. pip install {distribution}"
+    return (
+        f"{distribution} cannot be imported. {reason}, from {spec.origin}. If that is a file of your own, rename it, "
+        f"else: pip install --force-reinstall --no-deps {distribution}"
+    )
+
+
+def os_failure(error: OSError) -> str:
+    """A message for what the operating system refused: on which file, why, and the repair."""
+    name = error.filename if isinstance(error.filename, str) else ""
+    if name.endswith(".part"):  # beside its target, as runtime.files writes
+        name = str(Path(name).with_name(Path(name).name.removeprefix(".").removesuffix(".part")))
+    reason = error.strerror or " ".join(f"{error}".split())
+    repair = OS_REPAIRS.get(error.errno or 0, "See `gan doctor`")
+    return f"{f'{name}: ' if name else ''}{reason}. {repair}"
+
+
+def message_of(error: Exception) -> str | None:
+    """The one line of an error that a broken machine or a bad value can cause; None for one that only we can."""
+    errors = sys.modules.get(f"{__package__.rpartition('.')[0]}.runtime.errors")
+    if errors is not None and isinstance(error, errors.GanError):  # not loaded, not raised
+        return f"{error}"
+    if isinstance(error, OSError):
+        return os_failure(error)
+    if isinstance(error, ImportError):
+        return unimportable(error)
+    torch = sys.modules.get("torch")
+    reason = " ".join(f"{error}".split())[:300]
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return f"out of memory. {reason or 'There is not enough for this'}. {OUT_OF_MEMORY}"
+    if torch and isinstance(error, torch.AcceleratorError):
+        first = f"{error}".partition("\n")[0][:300]  # advice to torch's own developers follows
+        return f"the GPU failed. {first}. See `gan doctor --device cuda`, or use --device cpu"
+    return None
+
+
+def keep_standard_streams() -> None:
+    """Put the null device where a stream was closed: else the next file that is opened takes its place, and what is
+    printed goes into it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # The lowest free number, which open() takes, is the stream's own.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for good
+
+
 def tell(level: int = logging.INFO) -> None:
-    """Print the log of our own packages to stderr."""
-    handler = logging.StreamHandler()
+    """Print the log of our own packages to stderr; what each of several sessions says of this machine, once."""
+    handler, said = logging.StreamHandler(), set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        repeated = record.name == "gan.runtime" and text in said
+        said.add(text)
+        return not repeated
+
+    handler.addFilter(is_new)
     handler.setFormatter(SafeFormatter("gan: %(message)s"))
     logger = logging.getLogger("gan")
     logger.handlers[:] = [handler]

@@ -27,9 +27,8 @@ def inspect(
     from ..runtime import InputError
 
     if not file.is_file():
-        raise InputError(
-            f"{file} cannot be read", seen="There is no such file", repair="Check the path"
-        )
+        seen = "It is not a file" if file.exists() else "There is no such file"
+        raise InputError(f"{file} cannot be read", seen=seen, repair="Check the path")
     with open(file, "rb") as handle:
         checkpoint = handle.read(2) == b"PK"  # torch.save writes a zip
     if checkpoint and graph:

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .driver import ask_driver
 from .errors import DeviceUnavailableError, InputError, shown
 from .inputs import Array
 from .latents import check_integer
+from .repairs import ACCEPT_CPU, INSTALL_CUDA12, REINSTALL, cuda_repair, native_words
 
 logger = logging.getLogger("gan.runtime")
 
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
-INSTALL_CUDA = "pip install 'gan-toolchain[cuda]'"
-REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && " + INSTALL_CUDA
-ACCEPT_CPU = 'device="auto" accepts the CPU'
+PROVIDER = "onnxruntime_providers_{}.dll" if os.name == "nt" else "libonnxruntime_providers_{}.so"
 SEARCHES = ("heuristic", "exhaustive", "default")
 Search = Literal["heuristic", "exhaustive", "default"]
 Create = Callable[[list[Any]], Any]  # a session on these providers
@@ -141,7 +141,7 @@ def open_cuda(
         raise DeviceUnavailableError(
             "CUDA cannot be used",
             seen=f"onnxruntime {ort.__version__} is the CPU package",
-            repair=f"{REINSTALL}; {ACCEPT_CPU}",
+            repair=f"{REINSTALL} (or, for a driver of CUDA 12: {INSTALL_CUDA12}); {ACCEPT_CPU}",
         )
     if options.tensorrt and TENSORRT not in available:
         raise DeviceUnavailableError(
@@ -172,8 +172,11 @@ def open_cuda(
         if options.tensorrt:
             raise _without_tensorrt(ort, error.seen) from error
         if not graphs:
-            raise
-        session, graphs = create(asked(False)), False
+            raise unavailable(ort, error.failed, _said(ort, error)) from error
+        try:
+            session, graphs = create(asked(False)), False
+        except DeviceUnavailableError as again:
+            raise unavailable(ort, again.failed, _said(ort, again)) from again
         logger.info("No CUDA graphs: %.300s", error.seen)
     _check_providers(ort, session, options.tensorrt, said)
     session.disable_fallback()
@@ -184,11 +187,10 @@ def _check_providers(ort: Any, session: Any, tensorrt: bool, said: str) -> None:
     """onnxruntime leaves a provider out in silence when its library does not load."""
     present = session.get_providers()
     if CUDA not in present:
-        reason = native_reason(ort, "cuda") or said
-        raise DeviceUnavailableError(
+        raise unavailable(
+            ort,
             "CUDA was requested but onnxruntime made the session on the CPU",
-            seen=(reason or "the CUDA provider did not load, without a reason")[:300],
-            repair=f"{INSTALL_CUDA}, and see `gan doctor --device cuda`; {ACCEPT_CPU}",
+            native_reason(ort) or said or "the CUDA provider did not load, without a reason",
         )
     if tensorrt and present[0] != TENSORRT:
         raise _without_tensorrt(ort, said)
@@ -201,6 +203,20 @@ def _without_tensorrt(ort: Any, said: str) -> DeviceUnavailableError:
         seen=(reason or "the TensorRT provider did not load, without a reason")[:300],
         repair="Install the TensorRT libraries that this onnxruntime was built for, or leave tensorrt out",
     )
+
+
+def _said(ort: Any, error: DeviceUnavailableError) -> str:
+    """Why no session was made; where CUDA_PATH is set, onnxruntime raises what it leaves out in silence elsewhere."""
+    return (native_reason(ort) if "CUDA_PATH" in error.seen else "") or error.seen
+
+
+def unavailable(ort: Any, failed: str, said: str) -> DeviceUnavailableError:
+    """The error for a GPU that is not used, with its repair, and what the driver says if that says more."""
+    seen, driver = native_words(said), ask_driver()
+    repair = cuda_repair(seen, str(getattr(ort, "cuda_version", "")), driver)
+    if driver.reason and driver.reason not in seen:
+        seen = f"{seen.rstrip('.')}; the driver: {native_words(driver.reason)}"
+    return DeviceUnavailableError(failed, seen=seen, repair=f"{repair}; {ACCEPT_CPU}")
 
 
 def report_placement(session: Any) -> None:
@@ -221,7 +237,7 @@ def preload_cuda_libraries(ort: Any) -> str:
     if not hasattr(ort, "preload_dlls"):
         return ""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(OSError):
+    with contextlib.redirect_stdout(printed), contextlib.suppress(Exception):
         ort.preload_dlls(directory="")
     return " ".join(printed.getvalue().split())
 
@@ -230,8 +246,8 @@ def native_reason(ort: Any, provider: str = "cuda") -> str:
     """Why a provider's library does not load, in the loader's own words; "" where it does."""
     folder = Path(ort.__file__).parent / "capi"
     try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
+        ctypes.CDLL(str(folder / PROVIDER.format("shared")), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / PROVIDER.format(provider)))
     except OSError as error:
         return str(error)
     return ""

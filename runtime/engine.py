@@ -30,6 +30,7 @@ from .buckets import (
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError
 from .inputs import Array
+from .repairs import native_words
 
 logger = logging.getLogger("gan.runtime")
 
@@ -251,7 +252,8 @@ class Engine:
                 return options
             except Exception as error:  # onnxruntime's own errors derive from Exception alone
                 self._graphs = GraphIds(0)
-                logger.warning("No more CUDA graphs, runs go on without: %.300s", error)
+                said = native_words(error)
+                logger.warning("No more CUDA graphs, runs go on without: %s", said)
         with GATE.shared:
             self._session.run_with_iobinding(slot.binding, self._skip)
         return self._skip
@@ -259,7 +261,7 @@ class Engine:
     def _failure(self, error: Exception) -> DeviceUnavailableError:
         return DeviceUnavailableError(
             f"{self._device[0]}:{self._device[1]} failed while it ran the model",
-            seen=f"{error!s:.300}",
+            seen=native_words(error),
             repair="See `gan doctor --device cuda`, take a smaller micro-batch, or CudaOptions(graphs=False)",
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .bench import example_inputs, settle
+from .errors import InputError
 from .generator import Generator
 from .model_file import ModelFile
 from .session import Session
@@ -101,9 +102,22 @@ def profile(path: Path, *, device: str = "auto", threads: int | None = None) -> 
         while runs < RUNS and (not runs or time.monotonic() - begin < SECONDS):
             session.run(inputs)
             runs += 1
-        events = json.loads(Path(session.native.end_profiling()).read_text())
+        events = read_notes(Path(session.native.end_profiling()))
     whole, nodes = read_events(events, runs)
     return Profile(batch, runs, session.device, session.threads, whole, nodes)
+
+
+def read_notes(path: Path) -> list[Mapping[str, Any]]:
+    """What onnxruntime noted; it says nothing of a disk that is full."""
+    try:
+        events: list[Mapping[str, Any]] = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(
+            "The model was not profiled",
+            seen=f"onnxruntime's notes are cut short: {path.stat().st_size} bytes",
+            repair="Free space for temporary files, or set TMPDIR to a folder with more",
+        ) from error
+    return events
 
 
 def read_events(events: Iterable[Mapping[str, Any]], last: int) -> tuple[float, tuple[Node, ...]]:

@@ -6,6 +6,7 @@ The only module that imports onnxruntime, and only when a session is made.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -17,25 +18,32 @@ from typing import TYPE_CHECKING, Any
 
 from .ahead import batch_rows, drawn_ahead
 from .buckets import batch_buckets, whole_bucket
-from .cuda import ACCEPT_CPU, CPU, REINSTALL, CudaOptions, open_cuda, report_placement
+from .cuda import CPU, CudaOptions, open_cuda, report_placement, unavailable
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError, InputError, ModelFileError, shown
 from .inputs import Array
 from .latents import check_integer
 from .pace import LARGEST, Pace
+from .repairs import (
+    ACCEPT_CPU,
+    REINSTALL,
+    install_again,
+    native_words,
+    onnxruntime_repair,
+)
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 logger = logging.getLogger("gan.runtime")
 
+OLDEST = (1, 25)  # onnxruntime; older ones have known holes
 SPIN_BOUND_SINCE = (
     1,
     26,
 )  # of onnxruntime; an older one takes the option in silence, and spins for ever
 MICRO_BATCH = 16  # rows of one run at most, where no better number is found or given
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
-INSTALL_CPU = "pip install 'gan-toolchain[cpu]'"
 
 
 class Session:
@@ -63,12 +71,7 @@ class Session:
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
         onnxruntime refuses.
         """
-        if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
-            raise InputError(
-                "The device was refused",
-                seen=f"device={shown(device)}",
-                repair='Give "auto", "cpu", "cuda" or "cuda:N"',
-            )
+        check_device(device)
         if cuda is not None and not isinstance(cuda, CudaOptions):
             raise InputError(
                 "The CUDA options were refused", seen=shown(cuda), repair="Give CudaOptions(...)"
@@ -111,7 +114,7 @@ class Session:
         except Exception as error:  # as in _create
             raise ModelFileError(
                 "onnxruntime failed while it ran the model",
-                seen=f"{error!s:.300}",
+                seen=native_words(error),
                 repair="The file is damaged, or needs more memory than there is",
             ) from error
         if self._pace:
@@ -184,6 +187,7 @@ class Session:
         from .engine import Engine  # and its threads, which a CPU needs not
 
         check_packages()
+        check_version(self._ort)
         session, graphs = open_cuda(
             self._ort,
             lambda providers: self._create(data, providers),
@@ -199,12 +203,14 @@ class Session:
         try:
             engine.run(example)
         except DeviceUnavailableError as error:
-            raise DeviceUnavailableError(
-                "CUDA failed on a first batch",
-                seen=error.seen,
-                repair=("Raise the memory limit, or see" if options.memory_limit else "See")
-                + f" `gan doctor --device cuda`; {ACCEPT_CPU}",
-            ) from error
+            failed = unavailable(self._ort, "CUDA failed on a first batch", error.seen)
+            if options.memory_limit:
+                failed = DeviceUnavailableError(
+                    failed.failed,
+                    seen=failed.seen,
+                    repair=f"Raise the memory limit. {failed.repair}",
+                )
+            raise failed from error
         self._engine = engine
         report_placement(session)
         return session
@@ -218,7 +224,7 @@ class Session:
             options.profile_file_prefix = str(self._profile / "profile")
         options.log_severity_level = 4  # the reason comes as an exception, not on stderr
         # Threads spin while a run is in flight, and so long after it that the next one of a stream finds them awake.
-        bounded = tuple(map(int, self._ort.__version__.split(".")[:2])) >= SPIN_BOUND_SINCE
+        bounded = version_of(self._ort) >= SPIN_BOUND_SINCE
         spinning = ("intra_op.spin_duration_us", "200") if bounded else ("force_spinning_stop", "1")
         options.add_session_config_entry(f"session.{spinning[0]}", spinning[1])
         if providers != [CPU]:
@@ -228,14 +234,25 @@ class Session:
         except Exception as error:  # onnxruntime's own errors derive from Exception alone
             if providers == [CPU]:
                 check_packages()
+                check_version(self._ort)
                 raise ModelFileError(
                     "onnxruntime refused the model",
-                    seen=f"{error!s:.300}",
+                    seen=native_words(error),
                     repair="The file is damaged, or made for a newer onnxruntime: export it again",
                 ) from error
             raise DeviceUnavailableError(
-                "onnxruntime made no CUDA session", seen=f"{error!s:.300}", repair=ACCEPT_CPU
+                "onnxruntime made no CUDA session", seen=native_words(error), repair=ACCEPT_CPU
             ) from error
+
+
+def check_device(device: str) -> None:
+    """`InputError` for what names no device."""
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
+        raise InputError(
+            "The device was refused",
+            seen=f"device={shown(device)}",
+            repair='Give "auto", "cpu", "cuda" or "cuda:N"',
+        )
 
 
 def available_cpus() -> int:
@@ -296,18 +313,42 @@ def check_packages() -> None:
         )
 
 
-def load_onnxruntime() -> Any:
-    """The onnxruntime module, or `DeviceUnavailableError` where none or two of its packages are installed."""
-    try:
-        import onnxruntime
+def version_of(ort: Any) -> tuple[int, ...]:
+    """(1, 31) of "1.31.1"."""
+    return tuple(map(int, ort.__version__.split(".")[:2]))
 
+
+def check_version(ort: Any) -> None:
+    """`DeviceUnavailableError` for an onnxruntime that is too old to be trusted with strangers' files, or with CUDA."""
+    if version_of(ort) < OLDEST:
+        raise DeviceUnavailableError(
+            "onnxruntime is too old",
+            seen=f"Version {ort.__version__}, older than {'.'.join(map(str, OLDEST))}",
+            repair=install_again(installed_packages()),
+        )
+
+
+def load_onnxruntime() -> Any:
+    """The onnxruntime module, or `DeviceUnavailableError` where none, two or half of its packages are installed."""
+    # From 1.29 on it keeps an identifier and a database in the home folder, and sends them.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    printed = io.StringIO()
+    try:
+        if "onnxruntime" in sys.modules:
+            import onnxruntime
+        else:
+            with contextlib.redirect_stderr(printed):  # numpy prints there what is wrong, at length
+                import onnxruntime
         onnxruntime.set_default_logger_severity(4)
         onnxruntime.get_available_providers()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # of a damaged package, or of a numpy that it was not built for
         check_packages()
+        seen = native_words(f"{error}" or printed.getvalue() or type(error).__name__)
         raise DeviceUnavailableError(
             "Sampling needs onnxruntime",
-            seen=f"{error!s:.200}",
-            repair=f"{INSTALL_CPU} (or gan-toolchain[cuda] for an NVIDIA GPU)",
+            seen=seen,
+            repair=onnxruntime_repair(seen, installed_packages()),
         ) from error
+    if sys.stderr is not None:
+        sys.stderr.write(printed.getvalue())
     return onnxruntime

@@ -110,8 +110,9 @@ def test_without_matplotlib_the_extra_is_named(
 ) -> None:
     import importlib.util
 
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else 1
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
     )
     output = gan("bench", model, "--plot", tmp_path / "bench.png", code=1)
     assert "pip install 'gan-toolchain[cli,cpu,plot]'" in output

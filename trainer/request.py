@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ..runtime.driver import ask_driver
 from ..runtime.errors import CheckpointError, DeviceUnavailableError, InputError
+from ..runtime.repairs import cuda_repair
 from . import builtin, systems
 from .checkpoint import Checkpoint
 from .checks import check
@@ -184,13 +186,27 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             "The device was refused", seen=f"{name!r:.40}", repair="Give auto, cpu, cuda or cuda:N"
         )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
         raise DeviceUnavailableError(
             "CUDA cannot be used for training",
-            seen=f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices",
-            repair="Install a CUDA build of torch and an NVIDIA driver, or use --device cpu",
+            seen=f"torch {torch.__version__} sees {count} CUDA devices",
+            repair=_torch_repair(count),
         )
     return device
+
+
+def _torch_repair(count: int) -> str:
+    if count:
+        return f"Give one of: {', '.join(f'cuda:{index}' for index in range(count))}"
+    if torch.version.cuda is None:
+        return (
+            "Install a CUDA build of torch, as pip's for Linux is: pip install --force-reinstall torch; "
+            "or use --device cpu"
+        )
+    driver = ask_driver()
+    known = cuda_repair(driver.reason, "", driver) if driver.reason else "Update the NVIDIA driver"
+    return f"{known}; or use --device cpu"
 
 
 def _resumed_system(

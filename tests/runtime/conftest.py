@@ -22,7 +22,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gan.runtime import Generator, session
+from gan.runtime import Generator, cuda, doctor, session
+from gan.runtime.driver import Driver
 
 Array = NDArray[Any]
 Edit = Callable[[onnx.ModelProto], object]
@@ -408,7 +409,7 @@ class FakeSession:
         self.wanted = [one if isinstance(one, str) else one[0] for one in providers]
         refused = [name for name in self.ort.refuses if name in self.wanted]
         if refused:
-            raise RuntimeError(f"{refused[0]} refused the model")
+            raise RuntimeError(self.ort.refusal or f"{refused[0]} refused the model")
         if self.ort.refuses_graphs and self.option("enable_cuda_graph"):
             raise RuntimeError("This session cannot use the graph capture feature")
         self.ort.sessions.append(self)
@@ -470,8 +471,9 @@ class FakeSession:
 
     def _count(self) -> None:
         self.runs += 1
-        if 0 < self.ort.fails_at_run <= self.runs:  # a fault of CUDA stays
-            raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+        spared = self.ort.spares_the_cpu and CUDA not in self.wanted
+        if 0 < self.ort.fails_at_run <= self.runs and not spared:  # a fault of CUDA stays
+            raise RuntimeError(self.ort.failure)
 
     def get_provider_graph_assignment_info(self) -> list[Any]:
         return [
@@ -505,9 +507,14 @@ class FakeOrt(ModuleType):
         super().__init__("onnxruntime")
         self.__file__ = str(folder / "__init__.py")
         self.available = [CUDA, CPU]
+        self.cuda_version = "13.0"
+        self.driver = Driver((13, 0), ("NVIDIA H100",))  # this machine's, whatever it has
         self.cuda_loads = True
         self.refuses: tuple[str, ...] = ()
+        self.refusal = ""  # its words, if not our own
         self.fails_at_run = 0
+        self.failure = "CUDA failure 700: an illegal memory access was encountered"
+        self.spares_the_cpu = False
         self.tensorrt_loads = True
         self.refuses_graphs = False
         self.breaks_capture = False
@@ -534,4 +541,6 @@ def ort(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeOrt:
     fake = FakeOrt(tmp_path)
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(session, "installed_packages", lambda: {"onnxruntime-gpu": "1.99"})
+    for module in (cuda, doctor):
+        monkeypatch.setattr(module, "ask_driver", lambda: fake.driver)
     return fake

@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from gan.runtime import ModelFileError
-from gan.runtime.profile import profile, read_events
+from gan.runtime import InputError, ModelFileError
+from gan.runtime.profile import profile, read_events, read_notes
 
 
 def optimised(data: bytes, path: Path) -> onnx.ModelProto:
@@ -91,3 +91,13 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"nothing")
     with pytest.raises(ModelFileError):
         profile(tmp_path / "x.onnx")
+
+
+def test_notes_that_a_full_disk_cut_short_are_refused(tmp_path: Path) -> None:
+    """onnxruntime writes them, and says nothing of it."""
+    path = tmp_path / "notes.json"
+    path.write_text('[{"name": "model_run", "dur": 3}, {"na')
+    with pytest.raises(InputError, match=r"cut short: 38 bytes.*TMPDIR"):
+        read_notes(path)
+    path.write_text('[{"name": "model_run", "dur": 3}]')
+    assert read_notes(path) == [{"name": "model_run", "dur": 3}]

@@ -17,6 +17,7 @@ from gan.runtime import DeviceUnavailableError, InputError, ModelFileError, sess
 from gan.runtime.session import Session, available_cpus, installed_packages, load_onnxruntime
 
 from .conftest import CPU, CUDA, FakeOrt, bare_run, reference_inputs, tiny_signature
+from .test_repairs import MET
 
 EXAMPLE = {"x": np.array([[1.0, 2.0]], np.float32)}
 REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'gan-toolchain[cuda]'"
@@ -365,13 +366,107 @@ def test_what_an_uninstall_left_of_both_is_found_where_it_lies(
     assert is_the_doubled_one(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("left", "repair"),
+    [
+        ({}, "pip install 'gan-toolchain[cpu]' (or gan-toolchain[cuda]"),
+        ({"onnxruntime-gpu": "1.31.1"}, REPAIR),
+        ({"onnxruntime-gpu": "1.26.0"}, REPAIR.replace("cuda]", "cuda12]")),
+    ],
+)
 def test_a_package_of_which_only_the_folder_is_left_is_an_error(
+    ort: FakeOrt, monkeypatch: pytest.MonkeyPatch, left: dict[str, str], repair: str
+) -> None:
+    """What `pip uninstall` of one of the two packages leaves of the other; pip takes its entry for the whole."""
+    monkeypatch.delattr(FakeOrt, "get_available_providers")
+    monkeypatch.setattr(session, "installed_packages", lambda: left)
+    with pytest.raises(DeviceUnavailableError) as caught:
+        open_session("cpu")
+    assert caught.value.repair.startswith(repair)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ImportError("libstdc++.so.6: cannot open shared object file: No such file or directory"),
+        OSError("libgomp.so.1: cannot open shared object file: No such file or directory"),
+        SystemError("<built-in function __import__> returned a result with an exception set"),
+        RuntimeError("module was compiled against NumPy C-API version 0x10 but the running NumPy has 0xf"),
+        AttributeError("_ARRAY_API not found"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_whatever_an_import_raises_is_an_error_with_a_repair(
+    ort: FakeOrt, monkeypatch: pytest.MonkeyPatch, damage: Exception
+) -> None:
+    def import_module(severity: int) -> None:
+        raise damage
+
+    monkeypatch.setattr(ort, "set_default_logger_severity", import_module)
+    with pytest.raises(DeviceUnavailableError) as caught:
+        open_session("auto")
+    assert caught.value.seen == str(damage)
+    assert "install" in caught.value.repair
+
+
+def test_an_onnxruntime_that_is_too_old_is_not_given_the_gpu(
+    ort: FakeOrt, caplog: pytest.LogCaptureFixture
+) -> None:
+    ort.__version__ = "1.24.4"
+    with pytest.raises(
+        DeviceUnavailableError, match=r"Version 1\.24\.4, older than 1\.25"
+    ) as caught:
+        open_session("cuda")
+    assert caught.value.repair == "pip install 'gan-toolchain[cuda]'"
+    assert open_session("auto").device == "cpu"
+    ((level, message),) = said(caplog)
+    assert level == logging.WARNING and "onnxruntime is too old" in message
+    assert open_session("cpu").device == "cpu"
+
+
+def test_where_cuda_path_is_set_the_loaders_words_are_still_told(
     ort: FakeOrt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `pip uninstall` of one of the two packages leaves of the other."""
-    monkeypatch.delattr(FakeOrt, "get_available_providers")
-    with pytest.raises(DeviceUnavailableError, match="gan-toolchain\\[cpu\\]"):
-        open_session("cpu")
+    """onnxruntime raises then, without a reason, what it leaves out in silence elsewhere."""
+    ort.refusal = (
+        "CUDA_PATH is set but CUDA wasnt able to be loaded. Please install the correct version of CUDA and cuDNN as "
+        "mentioned in the GPU requirements page, make sure they're in the PATH, and that your GPU is supported."
+    )
+    ort.refuses = (CUDA,)
+    cdll_without("libcublasLt.so.13", monkeypatch)
+    with pytest.raises(DeviceUnavailableError) as caught:
+        open_session("cuda")
+    assert caught.value.seen.startswith("libcublasLt.so.13: cannot open shared object file")
+    assert caught.value.repair.startswith("pip install 'gan-toolchain[cuda]'")
+
+
+@pytest.mark.parametrize(("failure", "words", "repair"), MET.values(), ids=MET)
+@pytest.mark.parametrize("when", ["session", "first batch"])
+def test_a_native_failure_is_told_with_its_repair_and_auto_logs_it_once(
+    ort: FakeOrt,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    failure: str,
+    words: str,
+    repair: str,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    ort.refusal = ort.failure = failure
+    ort.refuses, ort.fails_at_run = ((CUDA,), 0) if when == "session" else ((), 1)
+    with pytest.raises(DeviceUnavailableError) as caught:
+        open_session("cuda")
+    assert caught.value.seen == words
+    assert repair in caught.value.repair
+    assert caught.value.repair.endswith('device="auto" accepts the CPU')
+    ort.fails_at_run = 0 if when == "session" else 1
+    ort.spares_the_cpu = True
+    opened = open_session("auto")
+    assert opened.device == "cpu"
+    assert opened.run(EXAMPLE)[0].tolist() == [[2.0, 4.0]]
+    ((level, message),) = said(caplog)
+    assert level == logging.WARNING
+    assert message.startswith("Sampling on the CPU: ") and words.rstrip(".") in message
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gan.runtime.driver import Driver
 from gan.runtime.errors import (
     CheckpointError,
     DatasetError,
@@ -202,12 +203,35 @@ def test_a_device_is_chosen_or_refused_with_the_way_out(no_cuda: None) -> None:
             choose_device(name)
 
 
+@pytest.mark.parametrize(
+    ("built", "driver", "repair"),
+    [
+        (None, Driver((13, 0), ("H100",)), "pip install --force-reinstall torch"),
+        ("13.0", Driver(reason="libcuda.so.1: cannot open"), "Install the NVIDIA driver"),
+        ("13.0", Driver((13, 0), (), "CUDA failure 100: no CUDA-capable device is detected"), "nvidia-smi -L"),
+        ("13.0", Driver((12, 4), ("T4",)), "Update the NVIDIA driver"),
+    ],
+)  # fmt: skip
+def test_what_keeps_torch_from_the_gpu_has_its_repair(
+    no_cuda: None, monkeypatch: pytest.MonkeyPatch, built: str | None, driver: Driver, repair: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr("gan.trainer.request.ask_driver", lambda: driver)
+    with pytest.raises(DeviceUnavailableError) as caught:
+        choose_device("cuda")
+    assert repair in caught.value.repair
+    assert caught.value.repair.endswith("use --device cpu")
+
+
 def test_cuda_is_taken_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto") == torch.device("cuda")
     assert choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(DeviceUnavailableError, match="2 CUDA devices"):
+    with pytest.raises(
+        DeviceUnavailableError, match=r"2 CUDA devices\. Give one of: cuda:0, cuda:1\."
+    ):
         choose_device("cuda:2")
 
 
