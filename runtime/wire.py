@@ -203,12 +203,12 @@ def _read_attribute(
 
 def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
     """Name, number of values, and the values where they are integers; refuses one whose values are elsewhere."""
-    name, count, kind = "", 1, 0
+    name, count, kind, axes = "", 1, 0, 0
     values: list[Entry] = []
     for number, wire, value in _entries(data):
         if number == 1:
             for size in _varints(wire, value):
-                count *= size
+                count, axes = count * size, axes + 1
                 if count > MAX_BYTES:
                     raise refused("a tensor of more than 2^31 values")
         elif number == 2 and isinstance(value, int):
@@ -219,6 +219,8 @@ def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
             values.append((number, wire, value))
         elif number == 13 or (number == 14 and value != 0):
             raise refused("weights in another file (external data)")
+    if not count and axes > 1:  # some operators of onnxruntime read the first value all the same
+        raise refused("a tensor without values")
     return name, count, None if kind in FLOATS else _integers(kind, values)
 
 

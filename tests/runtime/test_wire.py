@@ -199,6 +199,7 @@ HOSTILE: dict[str, tuple[str, Edit]] = {
     ),
     "an input that is no tensor": ("'list' that is not a tensor", sequence_input),
     "2^31 weights": ("2\\^31 values", lambda m: m.graph.initializer.append(sized(2**16, 2**15))),
+    "no values": ("a tensor without values", lambda m: m.graph.initializer.append(sized(1, 0, 4))),
     "a size below 0": ("2\\^31 values", lambda m: m.graph.initializer.append(sized(-1))),
     "a size of 2^62": ("2\\^31 values", lambda m: m.graph.initializer.append(sized(2**62))),
 }  # fmt: skip
