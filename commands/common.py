@@ -17,8 +17,23 @@ if TYPE_CHECKING:
 
 
 def fail(message: str, code: int = 1) -> None:
-    typer.echo(f"gan: {message}", err=True)
+    typer.echo(f"gan: {safe(message)}", err=True)
     raise typer.Exit(code)
+
+
+def safe(text: str) -> str:
+    """Text in which names of files do nothing to a terminal; its lines stay lines."""
+    lines = text.split("\n")
+    if all(map(str.isprintable, lines)):
+        return text
+    from ..runtime.folders import legible
+
+    return "\n".join(map(legible, lines))
+
+
+class _Safe(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
 
 
 def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
@@ -79,7 +94,7 @@ def need_onnxruntime() -> None:
 def tell(level: int = logging.INFO) -> None:
     """Print the log of our own packages to stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("gan: %(message)s"))
+    handler.setFormatter(_Safe("gan: %(message)s"))
     logger = logging.getLogger("gan")
     logger.handlers[:] = [handler]
     logger.setLevel(level)

@@ -23,7 +23,7 @@ from .config import (
     parse_setting,
     resume_config,
 )
-from .data import classes_of, load_dataset, source_name
+from .data import check_classes, classes_of, load_dataset, source_name
 from .dataset import Dataset
 from .distributed import local_device
 from .parts import Arrangement
@@ -120,6 +120,8 @@ def plan(request: Request) -> Plan:
     if checkpoint:
         _check_data(checkpoint, data, request.accept)
     system = kind(options, data.info)
+    if system.classes:
+        check_classes(data)
     check(system, mirror=config.mirror)
     return Plan(config, folder, system, data, device, checkpoint)
 
