@@ -113,9 +113,9 @@ def translate(
     warnings.simplefilter("ignore")  # Pillow's on odd files; what cannot be read is told of
     unread = list[OSError]()
     if folder:
-        there = listed(source)
-        unread = there.unread
-        jobs = jobs_of_folder(there, source, target, mask, format or "png", force, skip_existing)
+        listing = listed(source)
+        unread = listing.unread
+        jobs = jobs_of_folder(listing, source, target, mask, format or "png", force, skip_existing)
     else:
         jobs = [job_of_file(source, target, mask, force)]
     from ..runtime import Generator
@@ -229,7 +229,7 @@ def job_of_file(source: Path, target: Path, mask: Path | None, force: bool) -> J
 
 
 def jobs_of_folder(
-    there: Listing,
+    listing: Listing,
     source: Path,
     target: Path,
     mask: Path | None,
@@ -247,7 +247,7 @@ def jobs_of_folder(
             seen="It is the same folder, or within it" if inside else "It is a file",
             repair="Give another folder as OUT",
         )
-    images = [source / name for name in there.images]
+    images = [source / name for name in listing.images]
     if not images:
         raise InputError(
             f"{source} holds no image",

@@ -295,11 +295,12 @@ def _in_srgb(colour: Image, profile: bytes) -> Image:
         if len(profile) > MAX_PROFILE:
             raise ValueError(f"{len(profile)} bytes")
         transform = _transform(profile, colour.mode)
-        made = transform and ImageCms.applyTransform(colour, transform)
+        if transform is None:
+            return colour
+        made = ImageCms.applyTransform(colour, transform)
+        assert made is not None
     except Exception as error:  # PyCMSError and whatever a broken profile leads to
         logger.debug("Left out a colour profile that cannot be used: %s", error)
-        return colour
-    if made is None:
         return colour
     return made.convert("L") if colour.mode == "L" else made
 
@@ -325,7 +326,7 @@ def _what_else(file: IO[bytes]) -> str:
     file.seek(0)
     start = file.read(12)
     if not start:
-        return "empty"
+        return "empty file"
     if start[4:8] == b"ftyp":  # the containers of phones' and browsers' newer formats, and of films
         return "HEIC, AVIF or a film, which are not read"
     return "not an image"

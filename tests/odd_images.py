@@ -220,7 +220,7 @@ def odd_files() -> list[OddFile]:
             "a.jpg": NOISE[: len(NOISE) // 2], "a.png": encoded(picture(0, 64))[:-6000],
             "a.gif": encoded(picture(0, 64), "GIF")[:2000], "a.webp": encoded(picture(0, 64), "WEBP")[:-500],
             "a.tif": encoded(picture(0, 64), "TIFF")[:-500]}, "damaged"),
-        bad("0 bytes", {"a.png": b"", "a.jpg": b""}, "empty"),
+        bad("0 bytes", {"a.png": b"", "a.jpg": b""}, "empty file"),
         bad("text, or a format that is not read, named .png", {
             "a.png": b"These are words.", "ppm.png": b"P6 16 16 255\n" + SMOOTH.tobytes(), "html.jpg": b"<!DOCTYPE html><p>404"}, "not an image"),
         bad("HEIC or AVIF named .jpg", {"a.jpg": encoded(SMOOTH, "AVIF"), "b.jpg": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"},

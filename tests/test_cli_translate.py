@@ -195,7 +195,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_model_is_opened(w
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(None, "no such file"), (b"", "not an image"), (b"These are words.", "not an image")],
+    [(None, "no such file"), (b"", "empty file"), (b"These are words.", "not an image")],
 )
 def test_an_image_that_cannot_be_read_is_one_line(
     models: Path, content: bytes | None, why: str

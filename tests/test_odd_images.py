@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from gan.cli import app
 from gan.runtime import InputError, pictures
 from gan.runtime.errors import DatasetError
-from gan.trainer import data as data_module
 from gan.trainer.data import load_dataset
 from gan.trainer.dataset import Dataset
+from gan.trainer.preparation import Preparation
 from gan.trainer.request import Request, plan
 
 from .odd_images import (
@@ -73,7 +73,8 @@ def load(path: str, **options: Any) -> Dataset:
 
 
 def rows() -> dict[str, tuple[str, str]]:
-    return {case.what: (case.training, case.runtime or "-") for case in [*FILES, *PLACES]}
+    cases: list[OddFile | OddPlace] = [*FILES, *PLACES]
+    return {case.what: (case.training, case.runtime or "-") for case in cases}
 
 
 def test_the_readme_has_these_answers() -> None:
@@ -289,7 +290,7 @@ def test_what_changes_while_it_is_read_is_skipped(
     tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the look at the headers: tiles are counted by then, and there is no room for more."""
-    run = data_module.Preparation._fill
+    run = Preparation._fill
     make: Any = write_zip if zipped else write_folder
     large = {f"good{i}.png": encoded(picture(i, SIZE * 8)) for i in range(4)}
     path = make(tmp_path / ("in.zip" if zipped else "in"), large if zipped else GOOD)
@@ -305,7 +306,7 @@ def test_what_changes_while_it_is_read_is_skipped(
             Image.new("RGB", (SIZE * 9, SIZE * 9)).save(Path(path, "good1.png"))
         return run(self, *more)
 
-    monkeypatch.setattr(data_module.Preparation, "_fill", changed)
+    monkeypatch.setattr(Preparation, "_fill", changed)
     data = load(path, fit="tiles")
     if zipped:
         assert data.skipped == {"damaged in the zip": 1} and len(data) == 3 * 64

@@ -32,6 +32,7 @@ METHODS = (
     zipfile.ZIP_STORED,
     zipfile.ZIP_DEFLATED,
 )  # Python bounds what no other makes of its bytes
+MEMBER_HEADER = 30  # bytes before a member's name and bytes, at the least
 ANEW = "Pack the images anew, from a folder without it"
 
 
@@ -195,7 +196,7 @@ def _within_others(members: Iterable[tuple[str, zipfile.ZipInfo]]) -> set[str]:
     for name, info in sorted(members, key=lambda member: member[1].header_offset):
         if info.header_offset < end:
             found.add(name)
-        end = max(end, info.header_offset + zipfile.sizeFileHeader + info.compress_size)
+        end = max(end, info.header_offset + MEMBER_HEADER + info.compress_size)
     return found
 
 

@@ -349,7 +349,7 @@ def refused(source: Any) -> str:
 
 
 def test_what_is_not_an_image_is_refused(tmp_path: Path) -> None:
-    assert refused(b"") == "empty"
+    assert refused(b"") == "empty file"
     assert refused(b"These are words.") == "not an image"
     assert refused(b"P6 7 5 255\n" + RGB.tobytes()) == "not an image"  # PPM: not a format of ours
     assert refused(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "not an image"

@@ -203,7 +203,7 @@ def test_no_usable_image_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "pets", {"a.png": b"", "b.png": b"", "c.jpg": b"x"})
     with pytest.raises(
         DatasetError,
-        match=r"no usable image\. 2 x empty \(a\.png, b\.png\), 1 x not an image \(c\.jpg\)",
+        match=r"no usable image\. 2 x empty file \(a\.png, b\.png\), 1 x not an image \(c\.jpg\)",
     ):
         load(path)
 
