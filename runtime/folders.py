@@ -58,9 +58,14 @@ class Listing:
         cls, files: list[str], folders: list[str], unread: list[OSError] | None = None
     ) -> Listing:
         """Of the names of files and of folders; those that a system hides are left out."""
-        seen = [name for name in files if not is_hidden(name)]
-        images = sorted(name for name in seen if suffix(name) in SUFFIXES)
-        foreign = Counter(suffix(name) for name in seen if suffix(name) in FOREIGN)
+        images, foreign = list[str](), Counter[str]()
+        for name in files:
+            kind = suffix(name)
+            if kind in SUFFIXES and not is_hidden(name):
+                images.append(name)
+            elif kind in FOREIGN and not is_hidden(name):
+                foreign[kind] += 1
+        images.sort()
         return cls(images, foreign, _empty(images, folders), unread or [])
 
     def notes(self) -> list[str]:
@@ -94,7 +99,8 @@ def is_unseen(character: str) -> bool:
 
 
 def suffix(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()
+    start, dot, end = name.rpartition(".")
+    return dot + end.lower() if start and "/" not in end else ""
 
 
 def is_hidden(name: str) -> bool:
@@ -121,8 +127,7 @@ def _walk(root: Path, unread: list[OSError]) -> Iterator[tuple[str, list[str]]]:
 def _empty(images: list[str], folders: list[str]) -> list[str]:
     """The folders below which there is no image, without those within another such."""
     filled = {""}
-    for name in images:
-        folder = posixpath.dirname(name)
+    for folder in {posixpath.dirname(name) for name in images}:
         while folder not in filled:
             filled.add(folder)
             folder = posixpath.dirname(folder)

@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
@@ -33,11 +33,16 @@ logger = logging.getLogger("gan.runtime")
 Source: TypeAlias = Union[str, os.PathLike[str], bytes, NDArray[Any], "Image", "Picture"]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 89_000_000  # just below where Pillow begins to warn
+MAX_SIDE = 100_000  # of a longer one some decoders make room for hundreds of rows
+MAX_SCANS = (
+    200  # of a JPEG, which is one or about ten; each more takes as long as the first, in 30 bytes
+)
 MAX_BYTES = 1 << 30
 MAX_PROFILE = 4 << 20  # bytes of a colour profile; those of presses have 2 MB
 ROWS = 256  # converted at once where numbers are wider than 8 bits
 WHOLE = 65535 / 255  # what 16 bits are divided by
 ORIENTATION = 0x0112  # the EXIF tag, of 1 to 8
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF
 TURNED = (5, 6, 7, 8)  # its values for images on their side
 NO_ROOM = "too large for the memory that is left"
 REPAIR = "Give a PNG, JPEG, WebP, BMP, GIF or TIFF file that an image viewer opens"
@@ -146,6 +151,7 @@ def open_image(file: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image:
 
     try:
         image = Image.open(file, formats=FORMATS)
+        room = _room(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(max_pixels) from error
     except UnidentifiedImageError as error:
@@ -154,8 +160,12 @@ def open_image(file: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image:
         raise _refused(NO_ROOM) from error
     except Exception as error:  # decoders raise many kinds on hostile bytes
         raise _refused("damaged") from error
-    if image.width * image.height > max_pixels:
+    if room > max_pixels:
         raise _too_large(max_pixels)
+    if max(image.size) > MAX_SIDE:
+        raise _refused(f"more than {MAX_SIDE} pixels a side")
+    if image.format in ("JPEG", "MPO") and _scans(file) > MAX_SCANS:
+        raise _refused(f"more than {MAX_SCANS} scans")
     return image
 
 
@@ -330,6 +340,25 @@ def _what_else(file: IO[bytes]) -> str:
     if start[4:8] == b"ftyp":  # the containers of phones' and browsers' newer formats, and of films
         return "HEIC, AVIF or a film, which are not read"
     return "not an image"
+
+
+def _room(image: Image) -> int:
+    """Pixels that a decoder makes room for: the image's, or those of a TIFF's tile, which may be larger."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return max(
+        image.width * image.height, int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_HEIGHT, 0))
+    )
+
+
+def _scans(file: IO[bytes]) -> int:
+    """How often a JPEG goes over its pixels, those of all its previews included."""
+    place, count, last = file.tell(), 0, b""
+    file.seek(0)
+    while part := file.read(1 << 20):
+        count += (last + part).count(b"\xff\xda")
+        last = part[-1:]
+    file.seek(place)
+    return count
 
 
 def _too_large(max_pixels: int) -> InputError:

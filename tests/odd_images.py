@@ -98,6 +98,51 @@ def deep_png(channels: int) -> bytes:
     return png(SIZE, SIZE, 16, 0 if channels == 1 else 2, zlib.compress(raw))
 
 
+def run_length_bmp(width: int, height: int) -> bytes:
+    """A run-length BMP of 1 KB that moves on by 255 rows at a time."""
+    moves = b"\0\2\xff\xff" * 4 + b"\0\1"
+    start = 54 + 1024
+    sizes = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(moves), 0, 0, 256, 0)
+    return (
+        b"BM" + struct.pack("<IHHI", start + len(moves), 0, 0, start) + sizes + bytes(1024) + moves
+    )
+
+
+def tiled(side: int) -> bytes:
+    """A TIFF of 16 x 16 pixels in one deflated tile of so many a side."""
+    data = zlib.compress(bytes(10_000))
+    data += bytes(len(data) % 2)
+    tags = {
+        256: 16,
+        257: 16,
+        258: 8,
+        259: 8,
+        262: 1,
+        277: 1,
+        284: 1,
+        322: side,
+        323: side,
+        324: 8,
+        325: len(data),
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return (
+        b"II*\0"
+        + struct.pack("<I", 8 + len(data))
+        + data
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
+    )
+
+
+def many_scans(more: int, side: int = SIZE) -> bytes:
+    """A progressive JPEG that goes over its pixels so many times more."""
+    whole = encoded(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + scan * more + whole[-2:]
+
+
 def swapped_profile() -> bytes:
     """sRGB's profile with the red and the green lamp exchanged."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -225,8 +270,12 @@ def odd_files() -> list[OddFile]:
             "a.png": b"These are words.", "ppm.png": b"P6 16 16 255\n" + SMOOTH.tobytes(), "html.jpg": b"<!DOCTYPE html><p>404"}, "not an image"),
         bad("HEIC or AVIF named .jpg", {"a.jpg": encoded(SMOOTH, "AVIF"), "b.jpg": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"},
             NEWER),
-        bad("a header that claims 30,000 x 30,000 pixels", {"a.png": claims(30_000)},
+        bad("a header that claims 30,000 x 30,000 pixels, or a tile of so many", {
+            "a.png": claims(30_000), "a.bmp": run_length_bmp(30_000, 30_000), "tile.tif": tiled(30_000)},
             "more than 64000000 pixels", "more than 89000000 pixels"),
+        bad("more than 100,000 pixels a side", {"a.bmp": run_length_bmp(60_000_000, 1), "a.png": png(100_001, 1, 8, 2, zlib.compress(bytes(300_004)))},
+            "more than 100000 pixels a side"),
+        bad("a JPEG of more than 200 scans", {"a.jpg": many_scans(201)}, "more than 200 scans"),
         bad("text or a profile in a PNG that inflates to 100 MiB", {
             "ztxt.png": png(1, 1, 8, 2, zlib.compress(b"\0abc"), (b"zTXt", b"a\0\0" + deflated(BIG))),
             "iccp.png": png(1, 1, 8, 2, zlib.compress(b"\0abc"), (b"iCCP", b"a\0\0" + deflated(BIG))),

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import struct
+import subprocess
+import sys
+import textwrap
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -325,6 +331,171 @@ def test_pairs_with_names_of_any_script_match_and_are_told_legibly(tmp_path: Pat
     with pytest.raises(DatasetError, match="no other image of the pair") as caught:
         load(photos, source=drawings, arrangement="pairs")
     assert str(caught.value).isprintable()
+
+
+# Memory and time, in processes that have not loaded torch.
+
+BEGIN = """
+import json, resource, sys, time, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+from gan.runtime import pictures
+from gan.trainer.decode import decode, prepare
+from gan.trainer.sources import open_source
+
+def status(name):
+    return int(Path("/proc/self/status").read_text().partition(name + ":")[2].split()[0]) << 10
+
+def measured(action, path):
+    "The answer, seconds of the processor, and bytes that it took at most."
+    Path("/proc/self/clear_refs").write_text("5")
+    before, begin, answer = status("VmRSS"), time.process_time(), "used"
+    try:
+        action(path)
+    except ValueError as error:  # as all that is said of bad input
+        answer = str(error)
+    return answer, time.process_time() - begin, status("VmHWM") - before
+
+def trained_on(path):
+    prepare(decode(Path(path).read_bytes(), 3), 16, "pad")
+
+def cut_up(path):
+    prepare(decode(Path(path).read_bytes(), 3), 64, "tiles")
+
+found = {}
+"""
+
+
+def child(code: str, *arguments: object, seconds: float = 120) -> dict[str, Any]:
+    """What the code leaves in `found`."""
+    made = subprocess.run(
+        [sys.executable, "-c", f"{BEGIN}{textwrap.dedent(code)}\nprint(json.dumps(found))"]
+        + [str(argument) for argument in arguments],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr[-3000:]
+    result: dict[str, Any] = json.loads(made.stdout.splitlines()[-1])
+    return result
+
+
+def test_what_is_refused_or_small_takes_little_memory_and_time(tmp_path: Path) -> None:
+    """With 256 MiB more than at the start, where some of these files could have asked for gigabytes."""
+    names, places = list[str](), list[str]()
+    for number, case in enumerate(FILES):
+        made = write(tmp_path / f"{number}", case)
+        names += [str(path) for path in made if path.is_file()]
+    for number, place in enumerate(PLACES):
+        (tmp_path / f"place{number}").mkdir()
+        places.append(place.make(tmp_path / f"place{number}"))
+    (tmp_path / "list.json").write_text(json.dumps([names, places]))
+    found = child(
+        """
+        names, places = json.loads(Path(sys.argv[1]).read_text())
+        room = status("VmSize") + (256 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
+        def looked_into(path):
+            source = open_source(path)
+            for item in source.items:
+                source.read(item)
+        for action, paths in ((pictures.read, names), (trained_on, names), (looked_into, places)):
+            found |= {f"{action.__name__} {path}": measured(action, path) for path in paths}
+        """,
+        tmp_path / "list.json",
+    )
+    assert len(found) == 2 * len(names) + len(places)
+    for what, (answer, seconds, grown) in found.items():
+        assert "memory" not in answer, (what, answer)
+        assert seconds < 5 and grown < 256 << 20, (what, answer, seconds, grown)
+
+
+LARGE: dict[str, Callable[[Image.Image, Path], None]] = {
+    "rgba.png": lambda image, path: image.save(path, compress_level=1),
+    "rgba.webp": lambda image, path: image.save(path, quality=10, method=0),
+    "cmyk.jpg": lambda image, path: image.convert("CMYK").save(path, quality=30, progressive=True),
+    "palette.gif": lambda image, path: image.convert("P").save(path, transparency=0),
+    "deep.png": lambda image, path: Image.fromarray(
+        np.asarray(image.convert("L")).astype(np.uint16) * 257
+    ).save(path, compress_level=1),
+    "float.tif": lambda image, path: image.convert("F").save(path),
+}
+
+
+@pytest.mark.torture
+def test_a_large_image_takes_at_most_24_bytes_a_pixel(tmp_path: Path) -> None:
+    """While one is decoded and made smaller: 1.5 GB of 64 million pixels. GAN_TORTURE=1: of so many, else of 4."""
+    side = 8_000 if TORTURE else 2_000
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 4), np.uint8)
+    image = Image.fromarray(np.tile(noise, (side // 100, side // 100, 1)))
+    for name, save in LARGE.items():
+        save(image, tmp_path / name)
+    paths = [tmp_path / name for name in LARGE]
+    found = child(
+        """
+        for path in sys.argv[1:]:
+            for action in (trained_on, cut_up, pictures.read):
+                found[f"{action.__name__} {path}"] = measured(action, path)
+        """,
+        *paths,
+        seconds=500,
+    )
+    most = 24 * side * side + (8 << 20)
+    for path in paths:
+        for how in ("trained_on", "cut_up", "read"):
+            answer, seconds, grown = found[f"{how} {path}"]
+            assert answer == "used" and seconds < 60, (path, how, answer, seconds)
+            assert grown < most + path.stat().st_size, (path, how, grown / side / side)
+
+
+def crowded_zip(path: Path, count: int) -> None:
+    """So many members of 80 bytes, and a directory of zip64's kind."""
+    data = encoded(picture(0, 4, 1))
+    check, size, places, start = zlib.crc32(data), len(data), list[bytes](), 0
+    with open(path, "wb") as file:
+        for number in range(count):
+            name = b"%d/%07d.png" % (number % 10, number)
+            about = struct.pack("<HHHHIIIHH", 0, 0, 0, 33, check, size, size, len(name), 0)
+            local = b"PK\x03\x04" + struct.pack("<H", 20) + about + name + data
+            file.write(local)
+            places.append(
+                b"PK\x01\x02"
+                + struct.pack("<HH", 20, 20)
+                + about
+                + struct.pack("<HHHII", 0, 0, 0, 0, start)
+                + name
+            )
+            start += len(local)
+        directory = b"".join(places)
+        file.write(directory)
+        end = (44, 45, 45, 0, 0, count, count, len(directory), start)
+        file.write(struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", *end))
+        file.write(struct.pack("<4sIQI", b"PK\x06\x07", 0, start + len(directory), 1))
+        file.write(
+            struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
+        )
+
+
+@pytest.mark.torture
+def test_a_zip_of_a_million_images_is_listed_in_bounded_memory_and_time(tmp_path: Path) -> None:
+    """GAN_TORTURE=1: a million, else 50,000; at most 1.2 KB and 100 us each."""
+    count = 1_000_000 if TORTURE else 50_000
+    crowded_zip(tmp_path / "a.zip", count)
+    found = child(
+        """
+        def listed(path):
+            source = open_source(path)
+            found["count"], found["classes"] = len(source.items), len(source.classes)
+            found["first"] = len(source.read(source.items[0]))
+        found["cost"] = measured(listed, sys.argv[1])
+        """,
+        tmp_path / "a.zip",
+        seconds=600,
+    )
+    assert (found["count"], found["classes"]) == (count, 10) and found["first"] < 100
+    _, seconds, grown = found["cost"]
+    assert grown < 1_200 * count + (16 << 20) and seconds < count * 100e-6 + 2
 
 
 # As a user sees it.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import posixpath
 import re
 import stat
 import unicodedata
@@ -15,7 +14,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from ..runtime import pictures
@@ -216,7 +215,11 @@ def _name(info: zipfile.ZipInfo) -> str:
             name = name.encode("cp437").decode()
         except UnicodeError:
             name = info.filename
-    return name.replace("\\", "/")
+    name = name.replace("\\", "/")
+    if "./" in name or "//" in name:
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        name = "/" * name.startswith("/") + "/".join(parts)
+    return name
 
 
 def classify(names: Sequence[str], place: Path) -> tuple[list[Item], tuple[str, ...]]:
@@ -250,9 +253,12 @@ def _class_name(folder: str, place: Path) -> str:
 
 def below_the_top(names: Sequence[str]) -> list[tuple[str, ...]]:
     """The parts of each name below the folder that holds everything."""
-    top = posixpath.commonpath([posixpath.dirname(name) for name in names])
-    above = len(PurePosixPath(top).parts)
-    return [PurePosixPath(name).parts[above:] for name in names]
+    parts = [tuple(name.split("/")) for name in names]
+    first, last = min(parts), max(parts)  # what these share, all share
+    above = 0
+    while above < min(len(first), len(last)) - 1 and first[above] == last[above]:
+        above += 1
+    return [part[above:] for part in parts]
 
 
 def _escapes(name: str) -> bool:
