@@ -77,7 +77,7 @@ class Listing:
 
     def foreign_note(self) -> str:
         counts = ", ".join(f"{count} x {what}" for what, count in self.foreign.most_common())
-        return f"Skipped files of kinds that are not read: {counts}"
+        return f"Skipped files of kinds that are not read: {counts} (convert or unpack them)"
 
 
 def first_of(names: Sequence[str]) -> str:

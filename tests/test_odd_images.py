@@ -269,6 +269,12 @@ def test_a_time_in_a_name_is_no_drive(tmp_path: Path) -> None:
     assert len(load(write_zip(tmp_path / "a.zip", {"9:30.png": GOOD["good1.png"]}))) == 1
 
 
+def fewer(images: int, batch: int) -> str:
+    return (
+        f"gan: {images} images, fewer than the {batch} of a batch: some come more than once in one"
+    )
+
+
 def test_fewer_images_than_a_batch_are_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +295,7 @@ def test_fewer_images_than_a_batch_are_trained_on(
     result = runner.invoke(app, ["train", path, *words])
     assert result.exit_code == 0, result.output
     assert Path("runs/dcgan-few/model.pt").is_file()
+    assert fewer(4, 16) in result.output.splitlines()
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -514,8 +521,12 @@ def test_the_command_tells_of_what_it_skips_in_a_few_lines(
     told = [line for line in result.output.splitlines() if line.startswith("gan: ")]
     bad = [name for case in FILES if case.training.startswith("skipped") for name in case.files]
     total = sum(len(case.files) for case in FILES)
-    assert told[0] == "gan: Skipped files of kinds that are not read: 1 x .heic"
-    assert told[1].startswith(f"gan: Skipped {len(bad)} of {total} images: ") and len(told) == 2
+    assert (
+        told[0]
+        == "gan: Skipped files of kinds that are not read: 1 x .heic (convert or unpack them)"
+    )
+    assert told[1].startswith(f"gan: Skipped {len(bad)} of {total} images: ")
+    assert told[2:] == [fewer(total - len(bad), 64)]
     assert re.search(rf"^samples +{total - len(bad)}$", result.output, re.MULTILINE)
 
 

@@ -114,7 +114,7 @@ def check_classes(data: Dataset) -> None:
     if without:
         raise DatasetError(
             f"{data.name} has classes without a usable image",
-            seen=f"{first_of(without)} of {len(data.classes)}",
+            seen=f"{first_of(without)}, of {len(data.classes)} classes",
             repair="Repair their images, remove their folders, or train with --no-labels",
         )
 
@@ -127,7 +127,7 @@ def _filled(source: Source) -> Source:
     if not source.items:
         raise DatasetError(
             f"{source.place} holds no images",
-            seen="; ".join([f"no file that ends in {', '.join(sorted(SUFFIXES))}", *source.notes]),
+            seen=". ".join([f"No file that ends in {', '.join(sorted(SUFFIXES))}", *source.notes]),
             repair="Give a folder or a zip of images, classes as sub-folders",
         )
     return source

@@ -153,11 +153,11 @@ class Preparation:
             for store, pixels in zip(stores, result, strict=True):
                 store[rows] = pixels
             numbers += [number] * len(result[0])
+        skipped.check(images, kept=len(numbers))
         if skipped.counts:
             logger.warning(
                 "Skipped %d of %d %s: %s", skipped.counts.total(), total, images.noun, skipped
             )
-        skipped.check(images, kept=len(numbers))
         return numbers, skipped.counts
 
 

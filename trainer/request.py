@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from .parts import Arrangement
 from .run_folder import RunFolder, choose_folder
 from .system import System
 from .systems import SystemSource
+
+logger = logging.getLogger("gan.trainer")
 
 DEFAULT_STEPS = 25_000
 
@@ -122,6 +125,12 @@ def plan(request: Request) -> Plan:
     system = kind(options, data.info)
     if system.classes:
         check_classes(data)
+    if len(data) < options.batch_size:
+        logger.warning(
+            "%d images, fewer than the %d of a batch: some come more than once in one",
+            len(data),
+            options.batch_size,
+        )
     check(system, mirror=config.mirror)
     return Plan(config, folder, system, data, device, checkpoint)
 

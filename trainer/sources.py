@@ -32,7 +32,8 @@ METHODS = (
     zipfile.ZIP_DEFLATED,
 )  # Python bounds what no other makes of its bytes
 MEMBER_HEADER = 30  # bytes before a member's name and bytes, at the least
-ANEW = "Pack the images anew, from a folder without it"
+SPLIT = "Give a folder, or fewer images"
+ANEW = "Pack the images anew, from within their folder"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class ZipSource:
         try:
             self._zip = zipfile.ZipFile(_Bounded(path))
         except _TooMuch as error:
-            raise _refused(path, "too many members, or too long names", "") from error
+            raise _refused(path, "too many members, or too long names", "", SPLIT) from error
         except Exception as error:  # zipfile raises many kinds on a damaged directory
             raise DatasetError(
                 f"{path} cannot be read",
@@ -115,7 +116,7 @@ class ZipSource:
             ) from error
         infos = self._zip.infolist()
         if len(infos) > MAX_MEMBERS:
-            raise _refused(path, "too many members", f"{len(infos)}, at most {MAX_MEMBERS}")
+            raise _refused(path, "too many members", f"{len(infos)}, at most {MAX_MEMBERS}", SPLIT)
         files = [(_name(info), info) for info in infos if not info.is_dir()]
         listing = Listing.of_names(
             [name for name, _ in files], [_name(info) for info in infos if info.is_dir()]
@@ -184,7 +185,7 @@ def _check(path: Path, members: Sequence[tuple[str, zipfile.ZipInfo]]) -> None:
         "members within each other": (lambda name, _: name in inside, ANEW),
     }  # fmt: skip
     for reason, (holds, repair) in hurts.items():
-        hit = [name for name, info in members if holds(name, info)]
+        hit = list(dict.fromkeys(name for name, info in members if holds(name, info)))
         if hit:
             raise _refused(path, reason, first_of(hit), repair)
 
@@ -199,7 +200,7 @@ def _within_others(members: Iterable[tuple[str, zipfile.ZipInfo]]) -> set[str]:
     return found
 
 
-def _refused(path: Path, reason: str, seen: str, repair: str = ANEW) -> DatasetError:
+def _refused(path: Path, reason: str, seen: str, repair: str) -> DatasetError:
     return DatasetError(
         f"{path} was refused",
         seen=f"The zip has {reason}" + (f": {seen}" if seen else ""),

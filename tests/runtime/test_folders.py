@@ -32,7 +32,7 @@ def test_what_is_not_read_is_counted_by_suffix(tmp_path: Path) -> None:
     assert found.images == ["g.png"] and found.foreign == {".heic": 2, ".zip": 1}
     assert found.notes() == [
         "Skipped c: no image in the folder",
-        "Skipped files of kinds that are not read: 2 x .heic, 1 x .zip",
+        "Skipped files of kinds that are not read: 2 x .heic, 1 x .zip (convert or unpack them)",
     ]
 
 
