@@ -296,7 +296,7 @@ GOOD = {f"good{i}.png": encoded(picture(i, SIZE)) for i in range(4)}
 CLASSES = {f"{name}/{i}.png": encoded(picture(i, SIZE)) for name in ("cat", "dog") for i in (1, 2)}
 SCRIPTS = (
     "\N{DOG FACE}\N{ZERO WIDTH JOINER}\N{CAT FACE}", "\u05db\u05dc\u05d1", "\u732b", "e\u0301\u0323", "\u0b95\u0bcd\u0bb7",
-    "-rf", "--force", " space ", "a\\b", "$(x)", "*", "'", "%s", "x" * 250,
+    "-rf", "--force", " space ", "a\\b", "$(x)", "*", "'", "%s", "x" * 255,
 )  # fmt: skip
 NOT_TEXT = ("two\nlines", "\x1b[31mred", os.fsdecode(b"caf\xe9"))
 
@@ -460,7 +460,7 @@ def odd_places() -> list[OddPlace]:
     noise = {f"{i}.png": encoded(picture(i, SIZE)) for i in range(2)}
     zeros = noise | {"zeros.bmp": bytes(10_000_000)}
     pets = ("cat", "dog")
-    scripts = {f"{name}/{name[:240]}.png": data for name in SCRIPTS for data in [GOOD["good2.png"]]}
+    scripts = {f"{name}/{name[:251]}.png": data for name in SCRIPTS for data in [GOOD["good2.png"]]}
     error = "`DatasetError`: "
     passed = {"Thumbs.db": b"x", "desktop.ini": b"x", ".DS_Store": b"x", "notes.txt": b"x", ".hidden.png": b"x",
               "._good0.png": b"x", "__MACOSX/good0.png": b"x", "@eaDir/good0.png/thumb.jpg": b"x", ".cache/a.png": b"x"}  # fmt: skip

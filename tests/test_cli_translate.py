@@ -290,6 +290,17 @@ def test_unreadable_images_are_passed_named_and_counted(models: Path) -> None:
         assert name in output
 
 
+def test_a_name_that_becomes_too_long_is_passed_named_and_counted(models: Path) -> None:
+    picture("in/a.png")
+    picture(f"in/{'b' * 251}.png")
+    picture("in/c.png")
+    output = said(models / "plain.onnx", "in", "out", "--format", "webp", code=1)
+    assert files("out") == ["a.webp", "c.webp"]
+    assert "1 of 3 images were not translated" in output and f"in/{'b' * 251}.png: " in output
+    said(models / "plain.onnx", "in", "out", "--force")
+    assert len([name for name in files("out") if name.endswith(".png")]) == 3
+
+
 def test_only_ten_of_many_are_named(models: Path) -> None:
     for i in range(13):
         Path("in").mkdir(exist_ok=True)
