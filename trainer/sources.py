@@ -117,10 +117,10 @@ class ZipSource:
         infos = self._zip.infolist()
         if len(infos) > MAX_MEMBERS:
             raise _refused(path, "too many members", f"{len(infos)}, at most {MAX_MEMBERS}", SPLIT)
-        files = [(_name(info), info) for info in infos if not info.is_dir()]
-        listing = Listing.of_names(
-            [name for name, _ in files], [_name(info) for info in infos if info.is_dir()]
-        )
+        named = [(_name(info), info) for info in infos]
+        files = [(name, info) for name, info in named if not name.endswith("/")]
+        folders = [name for name, _ in named if name.endswith("/")]
+        listing = Listing.of_names([name for name, _ in files], folders)
         images = frozenset(listing.images)
         members = [(name, info) for name, info in files if name in images]
         _check(path, members)
@@ -219,7 +219,7 @@ def _name(info: zipfile.ZipInfo) -> str:
     name = name.replace("\\", "/")
     if "./" in name or "//" in name:
         parts = [part for part in name.split("/") if part not in ("", ".")]
-        name = "/" * name.startswith("/") + "/".join(parts)
+        name = "/" * name.startswith("/") + "/".join(parts) + "/" * name.endswith("/")
     return name
 
 
