@@ -31,6 +31,7 @@ from gan.trainer.request import Request, plan
 from .odd_images import (
     CLASSES,
     GOOD,
+    JPEG,
     NOT_TEXT,
     SIZE,
     OddFile,
@@ -45,6 +46,20 @@ from .trainer.conftest import encoded, picture, write_folder, write_zip
 TORTURE = os.environ.get("GAN_TORTURE") == "1"
 README = (Path(__file__).parent.parent / "README.md").read_text()
 FILES, PLACES = odd_files(), odd_places()
+MORE = {  # by the test that holds it
+    "test_a_file_beyond_the_size_limit_is_refused_unread": (
+        "a file of more than 256 MiB, or of more than 1 GiB",
+        ("skipped: more than 256 MiB", "refused: more than 1024 MiB"),
+    ),
+    "test_what_changes_while_it_is_read_is_skipped": (
+        "what changes while it is read",
+        ("skipped: damaged in the zip, no such file, changed while it was read", "-"),
+    ),
+    "test_a_zip_of_a_million_images_is_listed_in_bounded_memory_and_time": (
+        "a zip of a million images",
+        ("used; its list takes 1.2 GB at most", "-"),
+    ),
+}
 runner = CliRunner()
 
 
@@ -80,7 +95,9 @@ def load(path: str, **options: Any) -> Dataset:
 
 def rows() -> dict[str, tuple[str, str]]:
     cases: list[OddFile | OddPlace] = [*FILES, *PLACES]
-    return {case.what: (case.training, case.runtime or "-") for case in cases}
+    return {case.what: (case.training, case.runtime or "-") for case in cases} | {
+        what: answers for what, answers in MORE.values()
+    }
 
 
 def test_the_readme_has_these_answers() -> None:
@@ -89,6 +106,7 @@ def test_the_readme_has_these_answers() -> None:
     lines = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", section, re.MULTILINE)
     assert {what: tuple(answers) for what, *answers in lines if what != "what"} == rows()
     assert len(lines) == len(rows()) + 1
+    assert MORE.keys() <= globals().keys()
 
 
 # One file.
@@ -191,11 +209,16 @@ def test_20_000_pixels_a_row_need_a_choice_and_no_enormous_square(tmp_path: Path
     assert len(load(path, fit="tiles")) == 20_000 // SIZE
 
 
-def test_a_file_beyond_the_size_limit_is_skipped_unread(tmp_path: Path) -> None:
+def test_a_file_beyond_the_size_limit_is_refused_unread(tmp_path: Path) -> None:
     root = Path(write_folder(tmp_path, GOOD))
     with open(root / "huge.png", "wb") as file:
-        file.truncate(257 << 20)  # of holes
-    assert load(str(root)).skipped == {"more than 256 MiB": 1}
+        file.write(JPEG)
+        file.truncate((256 << 20) + 1)  # of holes
+        assert load(str(root)).skipped == {"more than 256 MiB": 1}
+        pictures.read(root / "huge.png")
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(InputError, match="more than 1024 MiB"):
+        pictures.read(root / "huge.png")
 
 
 # Folders and archives.
@@ -218,7 +241,7 @@ def test_a_place_as_training_data(
     assert set(data.classes) == {c.replace("e\u0301\u0323", "\u1eb9\u0301") for c in case.classes}
     if answer.startswith("told of: "):
         (line,) = caplog.messages
-        assert line.startswith(answer.removeprefix("told of: ")) and not data.skipped
+        assert answer.removeprefix("told of: ") in line and not data.skipped
     elif answer.startswith("skipped: "):
         assert data.skipped == {answer.removeprefix("skipped: "): 1}
     elif answer.endswith("shown with escapes"):
@@ -416,6 +439,61 @@ def test_what_is_refused_or_small_takes_little_memory_and_time(tmp_path: Path) -
     for what, (answer, seconds, grown) in found.items():
         assert "memory" not in answer, (what, answer)
         assert seconds < 5 and grown < 256 << 20, (what, answer, seconds, grown)
+
+
+@pytest.mark.torture
+def test_mutants_of_all_these_files_are_read_or_refused(tmp_path: Path) -> None:
+    """In 1.6 GiB, as much as an honest image of 64 million pixels takes. 400 mutants, with GAN_TORTURE=1 20,000."""
+    for number, case in enumerate(FILES):
+        write(tmp_path / "seeds" / f"{number}", case)
+    found = child(
+        """
+        import random, struct, zlib
+        from gan.trainer.decode import ImageRefused, channels_of, size_of
+
+        def mended(data):
+            "With the sums of a PNG's chunks as they should be, for else it is not looked into."
+            made, place = bytearray(data), 8
+            while data[1:4] == b"PNG" and place + 12 <= len(data):
+                end = place + 8 + struct.unpack_from(">I", data, place)[0]
+                if end + 4 > len(data):
+                    break
+                struct.pack_into(">I", made, end, zlib.crc32(data[place + 4 : end]))
+                place = end + 4
+            return bytes(made)
+
+        room = status("VmSize") + (1600 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
+        files = [path for path in sorted(Path(sys.argv[1]).rglob("*")) if path.is_file()]
+        seeds = [data for data in (path.read_bytes() for path in files) if 20 < len(data) < 50_000]
+        values = (0, 1, 2, 255, 256, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 8000, 20000, 1 << 24)
+        dice, slowest = random.Random(1), 0.0
+        for _ in range(int(sys.argv[2])):
+            data = bytearray(dice.choice(seeds))
+            for _ in range(dice.randint(1, 4)):
+                place, size = dice.randrange(min(len(data), 600)), dice.choice((1, 2, 4, 8))
+                value = dice.choice(values) if dice.random() < 0.7 else dice.getrandbits(64)
+                value &= (1 << 8 * size) - 1
+                data[place : place + size] = value.to_bytes(size, dice.choice(("little", "big")))
+            begin, answer = time.process_time(), "used"
+            try:
+                data = mended(bytes(data))
+                channels_of(data), size_of(data)
+                prepare(decode(data, 3), 16, "pad")
+            except ImageRefused as error:
+                answer = error.reason
+            slowest = max(slowest, time.process_time() - begin)
+            found[answer] = found.get(answer, 0) + 1
+        found["slowest"] = slowest
+        """,
+        tmp_path / "seeds",
+        20_000 if TORTURE else 400,
+        seconds=1_000,
+    )
+    assert found.pop("slowest") < 10
+    assert sum(found.values()) == (20_000 if TORTURE else 400)
+    assert found["used"] > 50 and found["damaged"] > 50 and len(found) > 4
+    assert not [reason for reason in found if "memory" in reason]
 
 
 LARGE: dict[str, Callable[[Image.Image, Path], None]] = {
