@@ -75,9 +75,7 @@ for module, command in (
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # names that are no text, and old consoles
+            stream.reconfigure(errors="backslashreplace")  # for names that are no text
     app()
 
 

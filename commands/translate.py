@@ -237,7 +237,7 @@ def jobs_of_folder(
     force: bool,
     skip_existing: bool,
 ) -> list[Job]:
-    """One for each image of a folder, of which it is known what is there; `InputError` for what would overwrite, before anything is written."""
+    """One for each image of the folder that was listed; `InputError` for what would overwrite, before anything is."""
     from ..runtime import InputError
 
     inside = target.resolve().is_relative_to(source.resolve())

@@ -19,9 +19,7 @@ FOREIGN = frozenset({
     ".zip", ".tar", ".gz", ".7z", ".rar",
 })  # fmt: skip
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # kinds of characters that a terminal acts on, or that are none
-TURNS = frozenset(
-    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)  # of the writing direction
+TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # of the direction
 LEFT_BEHIND = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})  # folders of systems, not of people
 
 

@@ -35,7 +35,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 89_000_000  # just below where Pillow begins to warn
 MAX_SIDE = 100_000  # of a longer one some decoders make room for hundreds of rows
 MAX_SCANS = (
-    200  # of a JPEG, which is one or about ten; each more takes as long as the first, in 30 bytes
+    200  # of a JPEG: one or about ten; each more is 30 bytes, and takes as long as the first
 )
 MAX_BYTES = 1 << 30
 MAX_PROFILE = 4 << 20  # bytes of a colour profile; those of presses have 2 MB
@@ -194,9 +194,7 @@ def orientation(image: Image) -> int:
     """How EXIF or XMP says that the image is to be turned, 1 to 8; 1, upright, where they cannot be read."""
     try:
         way = image.getexif().get(ORIENTATION, 1)
-    except (
-        Exception
-    ) as error:  # viewers show an image with damaged EXIF, so it counts as one without
+    except Exception as error:  # viewers show such an image, as one without EXIF
         logger.debug("Left out EXIF data that cannot be read: %s", error)
         return 1
     return way if isinstance(way, int) and 1 <= way <= 8 else 1

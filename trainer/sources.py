@@ -59,17 +59,17 @@ def open_source(path: str, *, role: str = "data", other: str = "") -> Source:
     """The images at `path`, listed but not decoded. other: what could be given instead. Raises `DatasetError`."""
     place = Path(path)
     try:
-        if place.is_dir():
+        if path and place.is_dir():
             return FolderSource(place)
-        if _is_zip(place):
+        if path and _is_zip(place):
             return ZipSource(place)
-        seen = "It is neither a folder nor a zip"
+        seen = "It is neither a folder nor a zip" if path else "The path is empty"
     except InputError as error:
         seen = "There is no such file or folder" if error.seen == "no such file" else error.seen
     except OSError as error:
         seen = error.strerror or f"{error!s:.200}"
     raise DatasetError(
-        f"{legible(path):.200} cannot be used as {role}",
+        f"{legible(path) or repr(path):.200} cannot be used as {role}",
         seen=seen,
         repair=f"Give a folder or a zip of images{other}",
     )

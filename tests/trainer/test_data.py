@@ -223,6 +223,21 @@ def test_a_path_that_is_no_data_is_an_error(tmp_path: Path, name: str) -> None:
         load(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("", "'' cannot be used as data. The path is empty"),
+        ("x" * 5000, "File name too long"),
+        ("a\0b", "embedded null"),
+        ("/dev/null", "/dev/null cannot be used as data. not a file"),
+    ],
+)
+def test_a_path_that_is_none_is_an_error(path: str, seen: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        classes_of(path)
+    assert seen in str(caught.value) and len(str(caught.value)) < 600
+
+
 def test_an_image_that_is_not_square_stops_with_its_name_and_the_choices(tmp_path: Path) -> None:
     wide = np.zeros((6, 10, 3), np.uint8)
     path = write_folder(tmp_path, {"a/1.png": encoded(picture(0)), "b/wide.png": encoded(wide)})
