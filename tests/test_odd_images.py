@@ -33,6 +33,7 @@ from .odd_images import (
     GOOD,
     JPEG,
     NOT_TEXT,
+    SCRIPTS,
     SIZE,
     OddFile,
     OddPlace,
@@ -581,6 +582,14 @@ def test_a_zip_of_a_million_images_is_listed_in_bounded_memory_and_time(tmp_path
     assert (found["count"], found["classes"]) == (count, 10) and found["first"] < 100
     _, seconds, grown = found["cost"]
     assert grown < 1_200 * count + (16 << 20) and seconds < count * 100e-6 + 2
+
+
+def test_classes_in_any_script_are_the_same_in_a_zip(tmp_path: Path) -> None:
+    names = [name for name in SCRIPTS if "\\" not in name]  # which is a slash in zips
+    files = {f"{name}/{i}.png": GOOD[f"good{i}.png"] for name in names for i in range(2)}
+    folder, zipped = write_folder(tmp_path / "a", files), write_zip(tmp_path / "a.zip", files)
+    assert load(folder).classes == load(zipped).classes and len(load(zipped).classes) == len(names)
+    assert load(folder).digest == load(zipped).digest
 
 
 # As a user sees it.
