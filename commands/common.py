@@ -7,7 +7,6 @@ import functools
 import importlib.util
 import logging
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -19,15 +18,14 @@ if TYPE_CHECKING:
     from ..runtime import CudaOptions, Generator
 
 
-CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
 def safe(text: str) -> str:
-    """The text for a terminal: what steers one, or turns the order of characters, as \\uXXXX.
+    """Text in which names of files do nothing to a terminal; its lines stay lines."""
+    lines = text.split("\n")
+    if all(map(str.isprintable, lines)):
+        return text
+    from ..runtime.folders import legible
 
-    Names come from files of strangers. Line ends stay.
-    """
-    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return "\n".join(map(legible, lines))
 
 
 class SafeFormatter(logging.Formatter):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import time
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -34,9 +34,11 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..runtime.folders import Listing
     from ..runtime.images import Pixels
     from ..runtime.translator import Translator
 
+logger = logging.getLogger("gan.commands")
 EXAMPLE = "gan translate model.onnx photos/ enlarged/ --tile 512"
 NAMED = 10  # images that could not be translated and are told by name
 
@@ -108,8 +110,12 @@ def translate(
         raise typer.BadParameter("--format and --skip-existing go with a folder")
     if force and skip_existing:
         raise typer.BadParameter("give --force or --skip-existing, not both")
+    warnings.simplefilter("ignore")  # Pillow's on odd files; what cannot be read is told of
+    unread = list[OSError]()
     if folder:
-        jobs = jobs_of_folder(source, target, mask, format or "png", force, skip_existing)
+        listing = listed(source)
+        unread = listing.unread
+        jobs = jobs_of_folder(listing, source, target, mask, format or "png", force, skip_existing)
     else:
         jobs = [job_of_file(source, target, mask, force)]
     from ..runtime import Generator
@@ -133,10 +139,12 @@ def translate(
         return
     failed = write_all(translator, jobs, beside)
     typer.echo(f"Wrote {len(jobs) - len(failed)} images to {target}/ ({generator.device})")
-    if failed:
-        named = "\n".join(f"gan:   {text}" for text in failed[:NAMED])
-        more = f"\ngan:   and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-        fail(f"{len(failed)} of {len(jobs)} images were not translated:\n{named}{more}")
+    if failed or unread:
+        folders = f" and {len(unread)} folders" if unread else ""
+        told = [f"{error}" for error in unread] + failed
+        named = "\n".join(f"gan:   {text}" for text in told[:NAMED])
+        more = f"\ngan:   and {len(told) - NAMED} more" if len(told) > NAMED else ""
+        fail(f"{len(failed)} of {len(jobs)} images{folders} were not translated:\n{named}{more}")
 
 
 def write(translator: Translator, job: Job, beside: bool) -> str:
@@ -167,15 +175,19 @@ def side_by_side(before: Pixels, after: Pixels) -> Pixels:
 def write_all(translator: Translator, jobs: list[Job], beside: bool) -> list[str]:
     """Translate all, past those that cannot be; a line for each of these."""
     from ..runtime import InputError
+    from ..runtime.folders import legible
 
     line, failed, start = LiveLine(), list[str](), time.monotonic()
     try:
         for number, job in enumerate(jobs, start=1):
             try:
                 write(translator, job, beside)
-            except InputError as error:
-                told = f"{error}"
-                failed.append(told if str(job.source) in told else f"{job.source}: {told}")
+            except (InputError, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+                    raise  # the next would fail too, as on a full disk
+                told = legible(f"{error}")
+                name = legible(str(job.source))
+                failed.append(told if name in told else f"{name}: {told}")
             speed = number / max(time.monotonic() - start, 1e-9)
             parts = [f"{number}/{len(jobs)} images", f"{speed:.2g}/s"]
             parts += [f"{len(failed)} failed"] if failed else []
@@ -217,9 +229,15 @@ def job_of_file(source: Path, target: Path, mask: Path | None, force: bool) -> J
 
 
 def jobs_of_folder(
-    source: Path, target: Path, mask: Path | None, format: str, force: bool, skip_existing: bool
+    listing: Listing,
+    source: Path,
+    target: Path,
+    mask: Path | None,
+    format: str,
+    force: bool,
+    skip_existing: bool,
 ) -> list[Job]:
-    """One for each image of a folder; `InputError` for what would overwrite, before anything is written."""
+    """One for each image of the folder that was listed; `InputError` for what would overwrite, before anything is."""
     from ..runtime import InputError
 
     inside = target.resolve().is_relative_to(source.resolve())
@@ -229,7 +247,7 @@ def jobs_of_folder(
             seen="It is the same folder, or within it" if inside else "It is a file",
             repair="Give another folder as OUT",
         )
-    images = list(images_of(source))
+    images = [source / name for name in listing.images]
     if not images:
         raise InputError(
             f"{source} holds no image",
@@ -238,7 +256,10 @@ def jobs_of_folder(
         )
     masks = None
     if mask is not None and mask.is_dir():
-        masks = {path.relative_to(mask).with_suffix(""): path for path in images_of(mask)}
+        masks = {
+            path.relative_to(mask).with_suffix(""): path
+            for path in (mask / name for name in listed(mask).images)
+        }
     jobs: dict[Path, Job] = {}
     for path in images:
         name = path.relative_to(source).with_suffix("")
@@ -267,15 +288,14 @@ def jobs_of_folder(
     return [job for job in jobs.values() if force or not job.target.exists()]
 
 
-def images_of(folder: Path) -> Iterator[Path]:
-    """The images of a folder and its sub-folders by their suffix, sorted; hidden ones are left out."""
-    from ..runtime.pictures import SUFFIXES
+def listed(folder: Path) -> Listing:
+    """The images of a folder and its sub-folders by their suffix; of other kinds of images it is told."""
+    from ..runtime.folders import Listing
 
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(place, name)
+    listing = Listing.of(folder)
+    if listing.foreign:
+        logger.warning("%s", listing.foreign_note())
+    return listing
 
 
 def same(a: Path, b: Path) -> bool:

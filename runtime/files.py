@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+LONGEST_NAME = 255  # bytes, on nearly all file systems
 
 
 @contextlib.contextmanager
@@ -17,7 +20,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     next write of the same target replaces.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
         with open(part, "wb") as file:
             yield file
@@ -28,6 +31,14 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file lies until it is whole: `.NAME.part`; of a name that leaves no room for that, its digest."""
+    name = path.name
+    if len(os.fsencode(name)) > LONGEST_NAME - len("..part"):
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.with_name(f".{name}.part")
 
 
 def sibling(path: str | os.PathLike[str], graph: str) -> Path:

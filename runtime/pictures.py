@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, shown
+from .folders import legible
 from .images import Pixels
 
 if TYPE_CHECKING:
@@ -30,10 +32,19 @@ logger = logging.getLogger("gan.runtime")
 
 Source: TypeAlias = Union[str, os.PathLike[str], bytes, NDArray[Any], "Image", "Picture"]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 89_000_000  # just below where Pillow begins to warn
+MAX_SIDE = 100_000  # of a longer one some decoders make room for hundreds of rows
+MAX_SCANS = (
+    200  # of a JPEG: one or about ten; each more is 30 bytes, and takes as long as the first
+)
 MAX_BYTES = 1 << 30
+MAX_PROFILE = 4 << 20  # bytes of a colour profile; those of presses have 2 MB
+ROWS = 256  # converted at once where numbers are wider than 8 bits
 WHOLE = 65535 / 255  # what 16 bits are divided by
+ORIENTATION = 0x0112  # the EXIF tag, of 1 to 8
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF
+TURNED = (5, 6, 7, 8)  # its values for images on their side
+NO_ROOM = "too large for the memory that is left"
 REPAIR = "Give a PNG, JPEG, WebP, BMP, GIF or TIFF file that an image viewer opens"
 
 
@@ -108,47 +119,85 @@ def read(source: Source) -> Picture:
             repair="Give a path, bytes, a Pillow image, or uint8 [H, W, C] with C 1 to 4",
         )
     try:
-        with _open_file(Path(source)) as file:
+        with open_file(Path(source)) as file:
             return _of_image(open_image(file))
     except InputError as error:
-        raise InputError(
-            f"{source!s:.200} cannot be read", seen=error.seen, repair=error.repair
-        ) from error
+        name = legible(f"{source!s:.200}")
+        raise InputError(f"{name} cannot be read", seen=error.seen, repair=error.repair) from error
+
+
+def open_file(path: Path, max_bytes: int | None = None) -> IO[bytes]:
+    """A file that ends, of at most `max_bytes` (1 GiB by default), open to be read. Raises `InputError`."""
+    limit = MAX_BYTES if max_bytes is None else max_bytes
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise _refused("not a file, but a folder, a pipe or a device")
+        if status.st_size > limit:
+            raise _refused(f"more than {limit >> 20} MiB")
+        return open(path, "rb")
+    except InputError:  # a ValueError too
+        raise
+    except (OSError, ValueError) as error:
+        seen = (error.strerror if isinstance(error, OSError) else None) or f"{error!s:.200}"
+        if isinstance(error, FileNotFoundError):
+            seen = "a link to nothing" if path.is_symlink() else "no such file"
+        raise _refused(seen, "Check the path") from error
 
 
 def open_image(file: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image:
     """A Pillow image of which only the header was read. Raises `InputError`."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(file, formats=FORMATS)
+        room = _room(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(max_pixels) from error
+    except UnidentifiedImageError as error:
+        raise _refused(_what_else(file)) from error
+    except MemoryError as error:
+        raise _refused(NO_ROOM) from error
     except Exception as error:  # decoders raise many kinds on hostile bytes
-        raise _refused("not an image") from error
-    if image.width * image.height > max_pixels:
+        raise _refused("damaged") from error
+    if room > max_pixels:
         raise _too_large(max_pixels)
+    if max(image.size) > MAX_SIDE:
+        raise _refused(f"more than {MAX_SIDE} pixels a side")
+    if image.format in ("JPEG", "MPO") and _scans(file) > MAX_SCANS:
+        raise _refused(f"more than {MAX_SCANS} scans")
     return image
 
 
 def upright(image: Image) -> tuple[Image, Image | None]:
     """Colour (L or RGB, 8 bits, sRGB) and alpha (L, or None) of any image of Pillow, turned as EXIF says.
 
-    Raises `InputError`.
+    Where nothing is to be done it is the image itself. Raises `InputError`.
     """
-    from PIL import ImageOps
-
     try:
         image.load()
-        profile = image.info.get("icc_profile")
-        colour, alpha = _split(ImageOps.exif_transpose(image))
+        way, profile = orientation(image), image.info.get("icc_profile")
+        colour, alpha = (part and _turned(part, way) for part in _split(image))
+        assert colour is not None
         if profile:
             colour = _in_srgb(colour, profile)
-        return (colour if colour.mode == "L" else colour.convert("RGB")), alpha
+        return (colour if colour.mode == "L" else _as(colour, "RGB")), alpha
     except InputError:
         raise
+    except MemoryError as error:
+        raise _refused(NO_ROOM) from error
     except Exception as error:  # as in open_image
         raise _refused("damaged") from error
+
+
+def orientation(image: Image) -> int:
+    """How EXIF or XMP says that the image is to be turned, 1 to 8; 1, upright, where they cannot be read."""
+    try:
+        way = image.getexif().get(ORIENTATION, 1)
+    except Exception as error:  # viewers show such an image, as one without EXIF
+        logger.debug("Left out EXIF data that cannot be read: %s", error)
+        return 1
+    return way if isinstance(way, int) and 1 <= way <= 8 else 1
 
 
 def resized(pixels: Pixels, height: int, width: int, *, nearest: bool = False) -> Pixels:
@@ -194,27 +243,6 @@ def _is_pillow(value: object) -> TypeGuard[Image]:
     return module is not None and isinstance(value, module.Image)
 
 
-def _open_file(path: Path) -> IO[bytes]:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device need not end
-            raise _refused("It is not a file")
-        if status.st_size > MAX_BYTES:
-            raise _refused(f"more than {MAX_BYTES} bytes")
-        return open(path, "rb")
-    except FileNotFoundError as error:
-        raise InputError(
-            "The picture cannot be read", seen="There is no such file", repair="Check the path"
-        ) from error
-    except InputError:  # a ValueError too
-        raise
-    except (OSError, ValueError) as error:
-        seen = (error.strerror if isinstance(error, OSError) else None) or f"{error!s:.200}"
-        raise InputError(
-            "The picture cannot be read", seen=seen, repair="Check the path"
-        ) from error
-
-
 def _split(image: Image) -> tuple[Image, Image | None]:
     """Colour of 8 bits (L, RGB, CMYK, ...) and alpha."""
     if image.mode.startswith(("I", "F")):
@@ -223,41 +251,65 @@ def _split(image: Image) -> tuple[Image, Image | None]:
     if image.has_transparency_data:
         if image.mode == "La":
             image = image.convert("LA")
-        image = image.convert("LA" if grey else "RGBA")
+        image = _as(image, "LA" if grey else "RGBA")
         return image.convert("L" if grey else "RGB"), image.getchannel("A")
     if grey:
-        return image.convert("L"), None
-    return (image if image.mode == "CMYK" else image.convert("RGB")), None
+        return _as(image, "L"), None
+    return (image if image.mode == "CMYK" else _as(image, "RGB")), None
+
+
+def _as(image: Image, mode: str) -> Image:
+    """In a mode; itself where it is so already, for a copy of a large image is not small."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _turned(image: Image, way: int) -> Image:
+    from PIL.Image import Transpose
+
+    return image if way == 1 else image.transpose({
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }[way])  # fmt: skip
 
 
 def _eight_bits(image: Image) -> Image:
     """Grey of more than 8 bits, where Pillow's own conversion would clip. Floats are of [0, 1], or as integers."""
     from PIL import Image
 
-    levels = np.asarray(image).astype(np.float64)
-    if not np.isfinite(levels).all():
+    levels = np.asarray(image)
+    if not all(np.isfinite(rows).all() for rows in _in_rows(levels)):
         raise _refused("values that are not finite")
-    most = levels.max(initial=0)
+    most, factor = levels.max(initial=0), 1.0
     if image.mode == "F" and most <= 1:
-        levels *= 255
+        factor = 255.0
     elif image.mode.startswith("I;16") or most > 255:
-        levels /= WHOLE
-    return Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
+        factor = 1 / WHOLE
+    made = np.empty(levels.shape, np.uint8)
+    for rows, part in zip(_in_rows(levels), _in_rows(made), strict=True):
+        part[:] = (rows.astype(np.float64) * factor).clip(0, 255).round()
+    return Image.fromarray(made)
+
+
+def _in_rows(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Views of so many rows that what is made of one is small."""
+    return (array[start : start + ROWS] for start in range(0, len(array), ROWS))
 
 
 def _in_srgb(colour: Image, profile: bytes) -> Image:
-    """In sRGB, or as it is where the profile is sRGB, broken, or of another kind of colour."""
+    """In sRGB, or as it is where the profile is sRGB, broken, too large, or of another kind of colour."""
     from PIL import ImageCms
 
     try:
+        if len(profile) > MAX_PROFILE:
+            raise ValueError(f"{len(profile)} bytes")
         transform = _transform(profile, colour.mode)
+        if transform is None:
+            return colour
+        made = ImageCms.applyTransform(colour, transform)
+        assert made is not None
     except Exception as error:  # PyCMSError and whatever a broken profile leads to
-        logger.info("Left out a colour profile that cannot be used: %s", error)
+        logger.debug("Left out a colour profile that cannot be used: %s", error)
         return colour
-    if transform is None:
-        return colour
-    made = ImageCms.applyTransform(colour, transform)
-    assert made is not None
     return made.convert("L") if colour.mode == "L" else made
 
 
@@ -275,6 +327,36 @@ def _transform(profile: bytes, mode: str) -> ImageCmsTransform | None:
     there = ImageCms.applyTransform(Image.fromarray(colours), transform)
     off = np.abs(np.asarray(there).astype(int) - colours).max()
     return None if off <= 1 else transform
+
+
+def _what_else(file: IO[bytes]) -> str:
+    """What a file is that is no image of ours; the same words for like files."""
+    file.seek(0)
+    start = file.read(12)
+    if not start:
+        return "empty file"
+    if start[4:8] == b"ftyp":  # the containers of phones' and browsers' newer formats, and of films
+        return "HEIC, AVIF or a film, which are not read"
+    return "not an image"
+
+
+def _room(image: Image) -> int:
+    """Pixels that a decoder makes room for: the image's, or those of a TIFF's tile, which may be larger."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return max(
+        image.width * image.height, int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_HEIGHT, 0))
+    )
+
+
+def _scans(file: IO[bytes]) -> int:
+    """How often a JPEG goes over its pixels, those of all its previews included."""
+    place, count, last = file.tell(), 0, b""
+    file.seek(0)
+    while part := file.read(1 << 20):
+        count += (last + part).count(b"\xff\xda")
+        last = part[-1:]
+    file.seek(place)
+    return count
 
 
 def _too_large(max_pixels: int) -> InputError:

@@ -195,7 +195,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_model_is_opened(w
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(None, "no such file"), (b"", "not an image"), (b"These are words.", "not an image")],
+    [(None, "no such file"), (b"", "empty file"), (b"These are words.", "not an image")],
 )
 def test_an_image_that_cannot_be_read_is_one_line(
     models: Path, content: bytes | None, why: str
@@ -288,6 +288,17 @@ def test_unreadable_images_are_passed_named_and_counted(models: Path) -> None:
     assert "3 of 5 images were not translated" in output and "Wrote 2 images to out/" in output
     for name in ("in/b.png cannot be read. not an image", "in/c.jpg cannot be read", "in/e.png"):
         assert name in output
+
+
+def test_a_name_that_becomes_too_long_is_passed_named_and_counted(models: Path) -> None:
+    picture("in/a.png")
+    picture(f"in/{'b' * 251}.png")
+    picture("in/c.png")
+    output = said(models / "plain.onnx", "in", "out", "--format", "webp", code=1)
+    assert files("out") == ["a.webp", "c.webp"]
+    assert "1 of 3 images were not translated" in output and f"in/{'b' * 251}.png: " in output
+    said(models / "plain.onnx", "in", "out", "--force")
+    assert len([name for name in files("out") if name.endswith(".png")]) == 3
 
 
 def test_only_ten_of_many_are_named(models: Path) -> None:

@@ -93,7 +93,8 @@ def find(path: str | None) -> Builtin | None:
     """The built-in data of that name; a file or folder of the same name goes before it."""
     if path is None:
         return BUILTIN["digits"]
-    return None if Path(path).exists() else BUILTIN.get(path)
+    found = BUILTIN.get(path)
+    return None if found and Path(path).exists() else found
 
 
 def digits(split: Literal["train", "held-out"]) -> tuple[Pixels, Labels]:

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.errors import DatasetError, InputError
+from ..runtime.folders import SUFFIXES, first_of
 from . import builtin
 from .dataset import Dataset
 from .decode import Fit
 from .pairs import Halves, Images, Matched, Single, apart, domains
 from .parts import Arrangement
 from .preparation import Channels, Preparation
-from .sources import SUFFIXES, Source, name_of, open_source
+from .sources import Source, name_of, open_source
 
 logger = logging.getLogger("gan.trainer")
 
@@ -106,6 +107,18 @@ def load_dataset(
     )
 
 
+def check_classes(data: Dataset) -> None:
+    """Raise `DatasetError` where a class has no sample: a model would be asked for what it never saw."""
+    there = set() if data.labels is None else set(data.labels.tolist())
+    without = [name for label, name in enumerate(data.classes) if label not in there]
+    if without:
+        raise DatasetError(
+            f"{data.name} has classes without a usable image",
+            seen=f"{first_of(without)}, of {len(data.classes)} classes",
+            repair="Repair their images, remove their folders, or train with --no-labels",
+        )
+
+
 def _open(path: str | None) -> Source:
     return _filled(open_source(path or "", other=f", or one of {', '.join(builtin.NAMES)}"))
 
@@ -114,7 +127,7 @@ def _filled(source: Source) -> Source:
     if not source.items:
         raise DatasetError(
             f"{source.place} holds no images",
-            seen=f"no file that ends in {', '.join(sorted(SUFFIXES))}",
+            seen=". ".join([f"No file that ends in {', '.join(sorted(SUFFIXES))}", *source.notes]),
             repair="Give a folder or a zip of images, classes as sub-folders",
         )
     return source
@@ -133,6 +146,8 @@ def _arranged(
     data: Source, source: str | None, arrangement: Arrangement, swap: bool
 ) -> tuple[list[Images], Source | None]:
     """What is read together, samples first; and the source of single samples, whose classes count."""
+    for note in data.notes:
+        logger.warning("%s", note)
     if arrangement == "single":
         assert source is None
         return [Single(data)], data
@@ -145,6 +160,8 @@ def _arranged(
     else:
         apart(data.place, Path(source))
         samples, partners = data, _filled(open_source(source, role="a source"))
+        for note in partners.notes:
+            logger.warning("%s", note)
     if swap:
         samples, partners = partners, samples
     logger.info("From %s to %s", partners.place, samples.place)

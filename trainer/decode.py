@@ -14,7 +14,7 @@ from ..runtime.errors import InputError
 
 Fit = Literal["crop", "pad", "stretch", "tiles"]
 MAX_PIXELS = 64_000_000
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for images on their side
+TOO_SMALL = "smaller than a tile"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -46,10 +46,13 @@ def prepare(image: Image.Image, resolution: int, fit: Fit | None) -> NDArray[np.
     """
     if fit == "tiles":
         return _tiles(_pixels(image), resolution)
-    if image.width != image.height:
-        if fit is None:
-            raise NotSquare(f"{image.width} x {image.height}")
-        image = _square(image, fit)
+    square = image.width == image.height
+    if fit is None and not square:
+        raise NotSquare(f"{image.width} x {image.height}")
+    if fit == "pad" and not square:
+        return _pixels(_padded(image, resolution))[None]
+    if fit == "crop" and not square:
+        image = ImageOps.fit(image, (min(image.size),) * 2, Image.Resampling.LANCZOS)
     return _pixels(image.resize((resolution, resolution), Image.Resampling.LANCZOS))[None]
 
 
@@ -62,7 +65,7 @@ def tile_places(length: int, size: int) -> list[int]:
 
 def channels_of(data: bytes) -> int:
     """1 for a grey image, 3 for any other, by its header."""
-    return 1 if _open(data).mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F") else 3
+    return 1 if _open(data).mode.partition(";")[0] in ("1", "L", "LA", "La", "I", "F") else 3
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -72,10 +75,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     told = image.format != "PNG" or any(word in data for word in (b"eXIf", b"exif", b"adobe.xmp"))
     if width == height or image.format == "TIFF" or not told:
         return width, height  # of a TIFF Pillow tells it upright; of a PNG getexif decodes it all
-    try:
-        turned = image.getexif().get(ORIENTATION) in TURNED
-    except Exception as error:
-        raise ImageRefused("damaged") from error
+    turned = pictures.orientation(image) in pictures.TURNED
     return (height, width) if turned else (width, height)
 
 
@@ -91,12 +91,14 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
         colour, alpha = pictures.upright(image)
     except InputError as error:
         raise ImageRefused(error.seen) from error
+    del image  # of a large one each copy counts
     if channels == 4:
         colour = colour.convert("RGB")
         colour.putalpha(alpha or 255)
     elif alpha is not None:
         colour = Image.composite(colour, Image.new(colour.mode, colour.size, "white"), alpha)
-    return colour.convert(_MODES[channels])
+    mode = _MODES[channels]
+    return colour if colour.mode == mode else colour.convert(mode)
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
@@ -109,14 +111,15 @@ def _tiles(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """All tiles of uint8 [C, H, W], row by row, at the image's own scale."""
     rows, columns = (tile_places(length, size) for length in pixels.shape[1:])
     if not rows or not columns:
-        raise ImageRefused("smaller than a tile")
+        raise ImageRefused(TOO_SMALL)
     return np.stack([pixels[:, y : y + size, x : x + size] for y in rows for x in columns])
 
 
-def _square(image: Image.Image, fit: Fit) -> Image.Image:
-    width, height = image.size
-    if fit == "crop":
-        return ImageOps.fit(image, (min(width, height),) * 2, Image.Resampling.LANCZOS)
-    if fit == "pad":
-        return ImageOps.pad(image, (max(width, height),) * 2, Image.Resampling.LANCZOS)
-    return image  # stretched by the resize that follows
+def _padded(image: Image.Image, size: int) -> Image.Image:
+    """The whole image amid bars, black or transparent. Shrunk first: a thin line would make an enormous square."""
+    longest = max(image.size)
+    width, height = (max(1, round(side * size / longest)) for side in image.size)
+    made = Image.new(image.mode, (size, size))
+    small = image.resize((width, height), Image.Resampling.LANCZOS)
+    made.paste(small, ((size - width) // 2, (size - height) // 2))
+    return made

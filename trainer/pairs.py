@@ -15,6 +15,7 @@ from typing import ClassVar
 from PIL import Image
 
 from ..runtime.errors import DatasetError
+from ..runtime.folders import first_of, legible
 from .decode import channels_of, decode, size_of
 from .sources import Item, Source, below_the_top
 
@@ -44,11 +45,11 @@ class Images(ABC):
 
     @abstractmethod
     def look(self, number: int) -> list[Look]:
-        """What the headers tell of each side. Raises `ImageRefused` or OSError."""
+        """What the headers tell of each side. Raises `ImageRefused`."""
 
     @abstractmethod
     def decode(self, number: int, channels: Sequence[int]) -> list[Image.Image]:
-        """Each side with so many channels. Raises `ImageRefused` or OSError."""
+        """Each side with so many channels. Raises `ImageRefused`."""
 
 
 class Single(Images):
@@ -58,7 +59,7 @@ class Single(Images):
 
     def __init__(self, source: Source) -> None:
         self._source, self.place = source, source.place
-        self.names = [item.name for item in source.items]
+        self.names = [legible(item.name) for item in source.items]
 
     def look(self, number: int) -> list[Look]:
         return [_look(self._source, self._source.items[number])]
@@ -100,7 +101,7 @@ class Halves(Images):
 
     def __init__(self, source: Source, *, swap: bool) -> None:
         self._source, self._swap, self.place = source, swap, source.place
-        self.names = [item.name for item in source.items]
+        self.names = [legible(item.name) for item in source.items]
 
     def look(self, number: int) -> list[Look]:
         whole = _look(self._source, self._source.items[number])
@@ -122,6 +123,7 @@ class Part:
     def __init__(self, whole: Source, items: list[Item], name: str) -> None:
         self.place, self.items, self._whole = whole.place / name, items, whole
         self.classes: tuple[str, ...] = ()
+        self.notes = whole.notes
 
     def read(self, item: Item) -> bytes:
         return self._whole.read(item)
@@ -168,13 +170,8 @@ def match(samples: Source, partners: Source) -> list[tuple[Item, Item]]:
     return [(item, keys[1][key]) for key, item in keys[0].items()]
 
 
-def first_of(names: Sequence[str]) -> str:
-    """The first name, and how many more there are."""
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
 def shown(source: Source, item: Item) -> str:
-    return (source.place / item.name).as_posix()
+    return legible((source.place / item.name).as_posix())
 
 
 def apart(first: Path, second: Path) -> None:
@@ -198,7 +195,7 @@ def _by_name(source: Source) -> dict[str, Item]:
         if key in found:
             raise DatasetError(
                 f"Two images of {source.place} have one name",
-                seen=f"{found[key].name} and {item.name}; suffix and case do not tell pairs apart",
+                seen=f"{legible(found[key].name)} and {legible(item.name)}; suffix and case do not tell pairs apart",
                 repair="Rename or remove one",
             )
         found[key] = item

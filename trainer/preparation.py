@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import DatasetError
-from .decode import Fit, ImageRefused, NotSquare, prepare, tile_places
-from .pairs import Images, Look, first_of
+from ..runtime.folders import first_of
+from .decode import TOO_SMALL, Fit, ImageRefused, NotSquare, prepare, tile_places
+from .pairs import Images, Look
 from .parts import Arrangement
 
 logger = logging.getLogger("gan.trainer")
 
 Channels = Literal["auto", 1, 3, 4]
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+NAMED = 3  # images told by name for each reason
+AHEAD = 64  # images in work, or waiting for the ones before
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,10 @@ class Preparation:
         def look(number: int) -> list[Look] | None:
             try:
                 return images.look(number)
-            except (ImageRefused, OSError):
+            except ImageRefused:
                 return None
 
-        looks = list(pool.map(look, range(len(images.names))))
+        looks = list(_in_order(pool, look, len(images.names)))
         sizes = [{(side.width, side.height) for side in found or ()} for found in looks]
         unlike = [number for number, found in enumerate(sizes) if len(found) > 1]
         if unlike:
@@ -120,7 +125,6 @@ class Preparation:
         self, images: Images, channels: list[int], stores: list[Pixels], pool: ThreadPoolExecutor
     ) -> tuple[list[int], Counter[str]]:
         """Decode all into the stores: the number of the image in each row, and what was skipped."""
-        skipped = Counter[str]()
 
         def load(number: int) -> list[Pixels] | str:
             name = images.names[number]
@@ -133,29 +137,79 @@ class Preparation:
                     seen=f"{images.of}{error} pixels",
                     repair=f"Choose what to do with such images: --fit {' or '.join(get_args(Fit))}",
                 ) from error
-            except (ImageRefused, OSError) as error:
-                logger.info("Skipped %s: %s", name, error)
-                return error.reason if isinstance(error, ImageRefused) else type(error).__name__
+            except ImageRefused as error:
+                logger.debug("Skipped %s: %s", name, error)
+                return error.reason
 
-        numbers, total = list[int](), len(images.names)
-        for number, result in enumerate(pool.map(load, range(total))):
+        skipped, numbers, total = Skipped(images.names), list[int](), len(images.names)
+        for number, result in enumerate(_in_order(pool, load, total)):
             if isinstance(result, str):
-                skipped[result] += 1
+                skipped.add(number, result)
                 continue
             rows = slice(len(numbers), len(numbers) + len(result[0]))
+            if rows.stop > len(stores[0]) or any(len(side) != len(result[0]) for side in result):
+                skipped.add(number, "changed while it was read")
+                continue
             for store, pixels in zip(stores, result, strict=True):
                 store[rows] = pixels
             numbers += [number] * len(result[0])
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.most_common())
-        if skipped:
-            logger.warning("Skipped %d of %d %s: %s", skipped.total(), total, images.noun, reasons)
-        if not numbers:
+        skipped.check(images, kept=len(numbers))
+        if skipped.counts:
+            logger.warning(
+                "Skipped %d of %d %s: %s", skipped.counts.total(), total, images.noun, skipped
+            )
+        return numbers, skipped.counts
+
+
+class Skipped:
+    """The images that are left out: how many for each reason, and the first of their names."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names, self._first = names, dict[str, list[str]]()
+        self.counts = Counter[str]()
+
+    def add(self, number: int, reason: str) -> None:
+        self.counts[reason] += 1
+        if self.counts[reason] <= NAMED:
+            self._first.setdefault(reason, []).append(self._names[number])
+
+    def __str__(self) -> str:
+        """`4 x not an image (a.png, b.png, c.png, ...), 1 x damaged (d.jpg)`."""
+        return ", ".join(
+            f"{count} x {reason} ({', '.join(self._first[reason])}{', ...' * (count > NAMED)})"
+            for reason, count in self.counts.most_common()
+        )
+
+    def check(self, images: Images, *, kept: int) -> None:
+        """Raise `DatasetError` where nothing is left, or most cannot be read: hardly what was meant to be trained on."""
+        if not kept:
             raise DatasetError(
                 f"{images.place} holds no usable image",
-                seen=reasons,
+                seen=f"{self}",
                 repair="Give PNG, JPEG, WebP, BMP, GIF or TIFF files that an image viewer opens",
             )
-        return numbers, skipped
+        unread = self.counts.total() - self.counts[TOO_SMALL]
+        if 2 * unread > len(self._names):
+            raise DatasetError(
+                f"Most {images.noun} of {images.place} cannot be used",
+                seen=f"{unread} of {len(self._names)}: {self}",
+                repair="Remove or repair them, or give another folder",
+            )
+
+
+def _in_order(pool: ThreadPoolExecutor, function: Callable[[int], T], count: int) -> Iterator[T]:
+    """What the function makes of 0 to count - 1, by the pool, at most `AHEAD` of it at once in memory."""
+    waiting = deque[Future[T]]()
+    try:
+        for number in range(count):
+            if len(waiting) == AHEAD:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(function, number))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _allocate(
@@ -178,7 +232,25 @@ def _allocate(
             missing_ok=True
         )  # a run that maps the old one keeps it; writing into it would not
         logger.info("The images need %.1f GB: they go to %s", size / 1e9, file)
+        _reserve(file, size)
     return [
-        np.memmap(file, np.uint8, "w+", shape=shape)
+        np.memmap(file, np.uint8, "r+", shape=shape)
         for file, shape in zip(files, shapes, strict=True)
     ]
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Room on the disk for a file that is mapped: a full disk would kill the process in the midst of the images."""
+    try:
+        with open(file, "xb") as made:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(made.fileno(), 0, size)
+            else:
+                made.truncate(size)
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise DatasetError(
+            "The images do not fit",
+            seen=f"{size} bytes of pixels, and for {file}: {error.strerror}",
+            repair="Free space there, choose another --out, or a smaller --resolution",
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +26,15 @@ from .config import (
     parse_setting,
     resume_config,
 )
-from .data import classes_of, load_dataset, source_name
+from .data import check_classes, classes_of, load_dataset, source_name
 from .dataset import Dataset
 from .distributed import local_device
 from .parts import Arrangement
 from .run_folder import RunFolder, choose_folder
 from .system import System
 from .systems import SystemSource
+
+logger = logging.getLogger("gan.trainer")
 
 DEFAULT_STEPS = 25_000
 
@@ -124,6 +127,14 @@ def plan(request: Request) -> Plan:
     system = kind(options, data.info)
     if checkpoint:
         checkpoint.check_fit(system)
+    if system.classes:
+        check_classes(data)
+    if len(data) < options.batch_size:
+        logger.warning(
+            "%d images, fewer than the %d of a batch: some come more than once in one",
+            len(data),
+            options.batch_size,
+        )
     check(system, mirror=config.mirror)
     return Plan(config, folder, system, data, device, checkpoint)
 

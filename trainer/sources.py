@@ -5,24 +5,35 @@ Nothing is decoded here, and nothing that an archive says of itself is trusted.
 
 from __future__ import annotations
 
-import logging
+import io
 import os
-import posixpath
+import re
+import stat
+import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
-from ..runtime.errors import DatasetError
+from ..runtime import pictures
+from ..runtime.errors import DatasetError, InputError
+from ..runtime.folders import Listing, first_of, is_unseen, legible
 from ..runtime.signature import natural_order
 from .decode import ImageRefused
 
-logger = logging.getLogger("gan.trainer")
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_RATIO = 2_000_000, 256 << 20, 200
+MAX_DIRECTORY = (
+    128 << 20
+)  # bytes in which a zip tells its members: a million and a half of usual names
+METHODS = (
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+)  # Python bounds what no other makes of its bytes
+MEMBER_HEADER = 30  # bytes before a member's name and bytes, at the least
+SPLIT = "Give a folder, or fewer images"
+ANEW = "Pack the images anew, from within their folder"
 
 
 @dataclass(frozen=True)
@@ -34,11 +45,12 @@ class Item:
 
 
 class Source(Protocol):
-    """Where encoded images come from. place: as the user wrote it."""
+    """Where encoded images come from. place: as the user wrote it. notes: what else is there, each a line to tell."""
 
     place: Path
     items: list[Item]
     classes: tuple[str, ...]
+    notes: list[str]
 
     def read(self, item: Item) -> bytes: ...
 
@@ -46,15 +58,18 @@ class Source(Protocol):
 def open_source(path: str, *, role: str = "data", other: str = "") -> Source:
     """The images at `path`, listed but not decoded. other: what could be given instead. Raises `DatasetError`."""
     place = Path(path)
-    if place.is_dir():
-        return FolderSource(place)
-    if place.is_file() and zipfile.is_zipfile(place):
-        return ZipSource(place)
-    seen = (
-        "It is neither a folder nor a zip" if place.exists() else "There is no such file or folder"
-    )
+    try:
+        if path and place.is_dir():
+            return FolderSource(place)
+        if path and _is_zip(place):
+            return ZipSource(place)
+        seen = "It is neither a folder nor a zip" if path else "The path is empty"
+    except InputError as error:
+        seen = "There is no such file or folder" if error.seen == "no such file" else error.seen
+    except OSError as error:
+        seen = error.strerror or f"{error!s:.200}"
     raise DatasetError(
-        f"{path} cannot be used as {role}",
+        f"{legible(path) or repr(path):.200} cannot be used as {role}",
         seen=seen,
         repair=f"Give a folder or a zip of images{other}",
     )
@@ -70,14 +85,18 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self.place = root
-        found = [path.relative_to(root).as_posix() for path in _walk(root)]
-        self.items, self.classes = classify(found)
+        listing = Listing.of(root)
+        self.notes = listing.notes()
+        self.items, self.classes = classify(listing.images, root)
 
     def read(self, item: Item) -> bytes:
-        path = self.place / item.name
-        if path.stat().st_size > MAX_MEMBER_BYTES:
-            raise ImageRefused(f"more than {MAX_MEMBER_BYTES >> 20} MB")
-        return path.read_bytes()
+        try:
+            with pictures.open_file(self.place / item.name, MAX_MEMBER_BYTES) as file:
+                return file.read(os.fstat(file.fileno()).st_size)
+        except InputError as error:
+            raise ImageRefused(error.seen) from error
+        except OSError as error:
+            raise ImageRefused(error.strerror or type(error).__name__) from error
 
 
 class ZipSource:
@@ -86,102 +105,162 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self.place = path
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(_Bounded(path))
+        except _TooMuch as error:
+            raise _refused(path, "too many members, or too long names", "", SPLIT) from error
         except Exception as error:  # zipfile raises many kinds on a damaged directory
             raise DatasetError(
-                f"{path} cannot be read", seen=f"{error}", repair="Pack the images anew"
+                f"{path} cannot be read",
+                seen=f"{error}: it may have been cut short",
+                repair="Copy it, or pack the images, anew",
             ) from error
-        members = [info for info in self._zip.infolist() if _is_image(info.filename)]
-        self._check(path, members)
-        self._members = {info.filename: info for info in members}
-        self.items, self.classes = classify(list(self._members))
+        infos = self._zip.infolist()
+        if len(infos) > MAX_MEMBERS:
+            raise _refused(path, "too many members", f"{len(infos)}, at most {MAX_MEMBERS}", SPLIT)
+        named = [(_name(info), info) for info in infos]
+        files = [(name, info) for name, info in named if not name.endswith("/")]
+        folders = [name for name, _ in named if name.endswith("/")]
+        listing = Listing.of_names([name for name, _ in files], folders)
+        images = frozenset(listing.images)
+        members = [(name, info) for name, info in files if name in images]
+        _check(path, members)
+        self._members = dict(members)
+        self.notes = listing.notes()
+        self.items, self.classes = classify(listing.images, path)
 
     def read(self, item: Item) -> bytes:
         info = self._members[item.name]
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise ImageRefused("a link in the zip")
         try:
             with self._zip.open(info) as member:
-                data = member.read(info.file_size + 1)
-        except Exception as error:  # zlib, lzma and zipfile raise many kinds on damaged members
+                return member.read(info.file_size + 1)
+        except Exception as error:  # zlib and zipfile raise many kinds on damaged members
             raise ImageRefused("damaged in the zip") from error
-        if len(data) > info.file_size:
-            raise ImageRefused("larger than the archive says")
-        return data
-
-    @staticmethod
-    def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
-        names = Counter(info.filename for info in members)
-        reasons = {
-            "too many members": len(members) > MAX_MEMBERS,
-            "members of one name": any(count > 1 for count in names.values()),
-            "encrypted members": any(info.flag_bits & 1 for info in members),
-            "absolute or parent paths": any(_escapes(name) for name in names),
-            "a member beyond the size limit": any(i.file_size > MAX_MEMBER_BYTES for i in members),
-            f"compression beyond {MAX_RATIO}:1": any(
-                info.file_size > MAX_RATIO * max(info.compress_size, 1) for info in members
-            ),
-        }
-        for reason, holds in reasons.items():
-            if holds:
-                raise DatasetError(
-                    f"{path} was refused",
-                    seen=f"The zip has {reason}",
-                    repair="Pack the images anew",
-                )
 
 
-def classify(names: Iterable[str]) -> tuple[list[Item], tuple[str, ...]]:
-    """Items in a fixed order, and their classes: the first-level folders, if every image is in one.
+def _is_zip(place: Path) -> bool:
+    """Whether it begins as a zip, though it may be cut short, or ends as one, though something may stand before it."""
+    with pictures.open_file(place, max_bytes=1 << 62) as file:
+        try:
+            return file.read(2) == b"PK" or zipfile.is_zipfile(file)
+        except zipfile.BadZipFile:
+            return True
 
-    A folder that holds everything, as in a zip of a folder, is no level: what is below it counts.
+
+class _TooMuch(Exception):
+    pass
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which so much at once is read as a zip's directory or a member may have, and no more."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > max(MAX_DIRECTORY, MAX_MEMBER_BYTES + 1):
+            raise _TooMuch
+        return super().read(size)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _check(path: Path, members: Sequence[tuple[str, zipfile.ZipInfo]]) -> None:
+    """Raise `DatasetError` for what a zip that was made to hold images does not have, naming the first such member."""
+    counts = Counter(name for name, _ in members)
+    inside = _within_others(members)
+    size = f"Each has at most {MAX_MEMBER_BYTES >> 20} MiB; make it smaller"
+    store = "Store images without compression (zip -0), or as PNG"
+    hurts: dict[str, tuple[Callable[[str, zipfile.ZipInfo], object], str]] = {
+        "absolute or parent paths": (lambda name, _: _escapes(name), ANEW),
+        "members of one name": (lambda name, _: counts[name] > 1, ANEW),
+        "encrypted members": (lambda _, info: info.flag_bits & 1, "Pack the images without a password"),
+        "a member beyond the size limit": (lambda _, info: info.file_size > MAX_MEMBER_BYTES, size),
+        "a compression method other than deflate": (
+            lambda _, info: info.compress_type not in METHODS, store),
+        f"compression beyond {MAX_RATIO}:1": (
+            lambda _, info: info.file_size > MAX_RATIO * max(info.compress_size, 1), store),
+        "members within each other": (lambda name, _: name in inside, ANEW),
+    }  # fmt: skip
+    for reason, (holds, repair) in hurts.items():
+        hit = list(dict.fromkeys(name for name, info in members if holds(name, info)))
+        if hit:
+            raise _refused(path, reason, first_of(hit), repair)
+
+
+def _within_others(members: Iterable[tuple[str, zipfile.ZipInfo]]) -> set[str]:
+    """The members whose bytes begin in another's: so can little data stand for very much."""
+    found, end = set[str](), 0
+    for name, info in sorted(members, key=lambda member: member[1].header_offset):
+        if info.header_offset < end:
+            found.add(name)
+        end = max(end, info.header_offset + MEMBER_HEADER + info.compress_size)
+    return found
+
+
+def _refused(path: Path, reason: str, seen: str, repair: str) -> DatasetError:
+    return DatasetError(
+        f"{path} was refused",
+        seen=f"The zip has {reason}" + (f": {seen}" if seen else ""),
+        repair=repair,
+    )
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """A member's name, with slashes; in UTF-8 where it is, though not every packer says so."""
+    name = info.filename
+    if not info.flag_bits & 0x800 and not name.isascii():
+        try:
+            name = name.encode("cp437").decode()
+        except UnicodeError:
+            name = info.filename
+    name = name.replace("\\", "/")
+    if "./" in name or "//" in name:
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        name = "/" * name.startswith("/") + "/".join(parts) + "/" * name.endswith("/")
+    return name
+
+
+def classify(names: Sequence[str], place: Path) -> tuple[list[Item], tuple[str, ...]]:
+    """Items in the order of their sorted names, and their classes: the first-level folders, if every image is in one.
+
+    A folder that holds everything, as in a zip of a folder, is no level: what is below it counts. The two ways to
+    write an accent are one class. Raises `DatasetError` for a class whose name is no text.
     """
-    ordered = sorted(names)
-    if not ordered:
+    if not names:
         return [], ()
-    below = below_the_top(ordered)
+    below = below_the_top(names)
     if any(len(parts) < 2 for parts in below):
-        return [Item(name, None) for name in ordered], ()
-    classes = natural_order(sorted({parts[0] for parts in below}))
+        return [Item(name, None) for name in names], ()
+    known = {part: _class_name(part, place) for part in {parts[0] for parts in below}}
+    classes = natural_order(sorted(set(known.values())))
     index = {name: i for i, name in enumerate(classes)}
-    return [Item(n, index[p[0]]) for n, p in zip(ordered, below, strict=True)], tuple(classes)
+    return [
+        Item(name, index[known[parts[0]]]) for name, parts in zip(names, below, strict=True)
+    ], tuple(classes)
+
+
+def _class_name(folder: str, place: Path) -> str:
+    if any(map(is_unseen, folder)):
+        raise DatasetError(
+            "The name of a class is not text",
+            seen=f"The folder {legible(folder)} in {place}",
+            repair="Rename it: a model that tells its classes by name can be asked for them",
+        )
+    return unicodedata.normalize("NFC", folder)
 
 
 def below_the_top(names: Sequence[str]) -> list[tuple[str, ...]]:
     """The parts of each name below the folder that holds everything."""
-    top = posixpath.commonpath([posixpath.dirname(name) for name in names])
-    above = len(PurePosixPath(top).parts)
-    return [PurePosixPath(name).parts[above:] for name in names]
-
-
-def _is_image(name: str) -> bool:
-    path = Path(name)
-    hidden = any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """Image files below a folder; linked folders too, each real folder once, so that a loop ends."""
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, onerror=_unreadable, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        _drop_hidden(folders)
-        yield from (Path(folder, file) for file in files if _is_image(file))
-
-
-def _drop_hidden(folders: list[str]) -> None:
-    folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+    parts = [tuple(name.split("/")) for name in names]
+    first, last = min(parts), max(parts)  # what these share, all share
+    above = 0
+    while above < min(len(first), len(last)) - 1 and first[above] == last[above]:
+        above += 1
+    return [part[above:] for part in parts]
 
 
 def _escapes(name: str) -> bool:
-    return (
-        name.startswith(("/", "\\"))
-        or ".." in Path(name.replace("\\", "/")).parts
-        or ":" in name[:3]
-    )
-
-
-def _unreadable(error: OSError) -> None:
-    logger.warning("Skipped a folder: %s", error)
+    return name.startswith("/") or ".." in name.split("/") or bool(re.match("[A-Za-z]:", name))

@@ -133,3 +133,13 @@ def test_siblings_of_several_graphs_and_models_are_all_different() -> None:
         len({sibling(model, graph) for model in models for graph in graphs} | {*map(Path, models)})
         == 12
     )
+
+
+@pytest.mark.parametrize("length", [1, 244, 245, 246, 251])
+def test_a_name_of_any_length_is_written(tmp_path: Path, length: int) -> None:
+    path = tmp_path / ("\u00e9" * (length // 2) + "x" * (length % 2) + ".png")
+    assert len(os.fsencode(path.name)) == length + 4
+    for data in (b"old", b"new"):
+        with atomic_file(path) as file:
+            file.write(data)
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == [path.name]

@@ -149,7 +149,7 @@ def test_a_batch_of_any_size_is_the_images_one_by_one() -> None:
         ("nosuch.png", "nosuch.png cannot be read.*no such file"),
         ([noise(4, 4), noise(4, 5)], r"pictures of \(4, 4\) and \(4, 5\) pixels"),
         ([], "dtype float64"),
-        (b"", "not an image"),
+        (b"", "empty file"),
         (None, "dtype object"),
     ],
 )

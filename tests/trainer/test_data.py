@@ -85,7 +85,6 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     plain = load(write_folder(tmp_path / "a", PICTURES))
     zipped = load(write_zip(tmp_path / "a.zip", {**PICTURES, **clutter}))
     assert zipped.digest == plain.digest and not zipped.skipped
-    del clutter["__MACOSX/2/b.jpg"]  # Apple's, in zips only
     assert load(write_folder(tmp_path / "b", {**PICTURES, **clutter})).digest == plain.digest
 
 
@@ -155,31 +154,32 @@ def test_all_grey_images_give_one_channel_and_any_other_three(tmp_path: Path) ->
 
 
 def test_an_unreadable_file_does_not_decide_the_channels(tmp_path: Path) -> None:
-    grey = {"a.png": encoded(picture(0, channels=1)), "b.png": b"", "c.png": b"GIF89a"}
-    assert load(write_folder(tmp_path, grey)).samples.shape == (1, 1, 8, 8)
+    grey = {f"{i}.png": encoded(picture(i, channels=1)) for i in range(2)}
+    files = {**grey, "b.png": b"", "c.png": b"GIF89a"}
+    assert load(write_folder(tmp_path, files)).samples.shape == (2, 1, 8, 8)
 
 
-def test_images_that_cannot_be_used_are_counted_by_reason_and_logged(
+def test_images_that_cannot_be_used_are_counted_by_reason_and_the_first_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = encoded(picture(0, size=64), "JPEG")
     files = {
         "a/good.png": encoded(picture(1)),
-        "a/empty.png": b"",
-        "a/words.png": b"These are words.",
+        **{f"a/words{i}.png": b"These are words." for i in range(4)},
         "b/cut.jpg": whole[: len(whole) // 2],
-        "b/good.png": encoded(picture(2)),
+        **{f"b/good{i}.png": encoded(picture(2)) for i in range(4)},
     }
-    with caplog.at_level(logging.INFO, "gan.trainer"):
+    with caplog.at_level(logging.DEBUG, "gan.trainer"):
         data = load(write_folder(tmp_path, files))
-    assert data.skipped == {"not an image": 2, "damaged": 1}
-    assert data.labels is not None and data.labels.tolist() == [0, 1]
+    assert data.skipped == {"not an image": 4, "damaged": 1}
+    assert data.labels is not None and data.labels.tolist() == [0, 1, 1, 1, 1]
     assert np.array_equal(data.samples[1], picture(2).transpose(2, 0, 1))
-    logged = [record.getMessage() for record in caplog.records]
-    assert logged.pop() == "Skipped 3 of 5 images: 2 x not an image, 1 x damaged"
-    assert sorted(logged) == [
-        "Skipped a/empty.png: not an image",
-        "Skipped a/words.png: not an image",
+    loud = [r.getMessage() for r in caplog.records if r.levelno > logging.INFO]
+    words = "a/words0.png, a/words1.png, a/words2.png, ..."
+    assert loud == [f"Skipped 5 of 10 images: 4 x not an image ({words}), 1 x damaged (b/cut.jpg)"]
+    quiet = sorted(r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG)
+    assert quiet == [
+        *(f"Skipped a/words{i}.png: not an image" for i in range(4)),
         "Skipped b/cut.jpg: damaged",
     ]
 
@@ -188,7 +188,7 @@ def test_a_file_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
     path = write_folder(tmp_path, {"good.png": encoded(picture(0))})
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     data = load(path)
-    assert len(data) == 1 and data.skipped == {"FileNotFoundError": 1}
+    assert len(data) == 1 and data.skipped == {"a link to nothing": 1}
 
 
 def test_a_file_that_is_too_large_is_skipped(
@@ -196,12 +196,15 @@ def test_a_file_that_is_too_large_is_skipped(
 ) -> None:
     monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 1 << 20)
     path = write_folder(tmp_path, {"good.png": encoded(picture(0)), "huge.png": bytes(1 << 21)})
-    assert load(path).skipped == {"more than 1 MB": 1}
+    assert load(path).skipped == {"more than 1 MiB": 1}
 
 
 def test_no_usable_image_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "pets", {"a.png": b"", "b.png": b"", "c.jpg": b"x"})
-    with pytest.raises(DatasetError, match=r"pets holds no usable image\. 3 x not an image"):
+    with pytest.raises(
+        DatasetError,
+        match=r"no usable image\. 2 x empty file \(a\.png, b\.png\), 1 x not an image \(c\.jpg\)",
+    ):
         load(path)
 
 
@@ -218,6 +221,21 @@ def test_a_path_that_is_no_data_is_an_error(tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b"words")
     with pytest.raises(DatasetError, match=f"{name} cannot be used as data"):
         load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("", "'' cannot be used as data. The path is empty"),
+        ("x" * 5000, "File name too long"),
+        ("a\0b", "embedded null"),
+        ("/dev/null", "/dev/null cannot be used as data. not a file"),
+    ],
+)
+def test_a_path_that_is_none_is_an_error(path: str, seen: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        classes_of(path)
+    assert seen in str(caught.value) and len(str(caught.value)) < 600
 
 
 def test_an_image_that_is_not_square_stops_with_its_name_and_the_choices(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def refused(data: bytes, channels: int = 3) -> str:
 
 
 def test_what_is_not_an_image_is_refused() -> None:
-    assert refused(b"") == "not an image"
+    assert refused(b"") == "empty file"
     assert refused(b"These are words.") == "not an image"
     assert refused(b"P6 6 6 255\n" + RGB.tobytes()) == "not an image"  # PPM: not a format of ours
     assert refused(encoded(RGB)[:8]) == "not an image"

@@ -189,7 +189,7 @@ def test_of_a_pair_with_one_unreadable_image_both_are_skipped(
     data["4.png"], source["4.png"] = encoded(picture(0, 64)), encoded(picture(0, 64))[:-2000]
     with caplog.at_level(logging.WARNING, "gan.trainer"):
         loaded = load(*two(tmp_path, data, source), fit="crop")
-    assert loaded.skipped == {"not an image": 2, "damaged": 1}
+    assert loaded.skipped == {"not an image": 1, "empty file": 1, "damaged": 1}
     assert loaded.partners is not None
     wanted = np.stack([first(picture(i)) for i in (0, 2, 5)])
     assert np.array_equal(loaded.samples, wanted) and np.array_equal(loaded.partners, wanted)
@@ -462,7 +462,7 @@ def test_what_is_skipped_of_either_set_is_counted_and_an_empty_one_is_an_error(
     data = files({"1.png": 1, "2.png": 2}) | {"3.png": b""}
     source = files({"1.png": 1}) | {"2.png": b"words"}
     loaded = load(*two(tmp_path / "a", data, source), arrangement="unpaired")
-    assert loaded.skipped == {"not an image": 2} and loaded.partners is not None
+    assert loaded.skipped == {"empty file": 1, "not an image": 1} and loaded.partners is not None
     assert (len(loaded), len(loaded.partners)) == (2, 1)
     with pytest.raises(DatasetError, match="edges holds no usable image"):
         load(*two(tmp_path / "b", data, {"1.png": b"words"}), arrangement="unpaired")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import pytest
 from PIL import Image
 
 from gan.runtime.errors import DatasetError, InputError
+from gan.trainer import preparation
 from gan.trainer.data import load_dataset
 from gan.trainer.dataset import Dataset
 
@@ -130,3 +136,66 @@ def test_a_window_is_what_a_system_sees_and_must_fit(tmp_path: Path) -> None:
         load_dataset(path, window=65)
     with pytest.raises(InputError, match=r"--crop 29, images of 28 pixels"):
         load_dataset(None, window=29)
+
+
+def test_few_images_are_in_work_ahead_of_a_slow_one_and_all_come_in_order() -> None:
+    begun, gate = list[int](), threading.Event()
+
+    def work(number: int) -> int:
+        begun.append(number)
+        assert number or gate.wait(30)
+        return number * 2
+
+    with ThreadPoolExecutor(8) as pool:
+        results = preparation._in_order(pool, work, 500)
+        threading.Timer(0.2, gate.set).start()
+        assert next(results) == 0  # the slow one: meanwhile the rest of what is ahead was done
+        assert len(begun) <= preparation.AHEAD
+        assert list(results) == [number * 2 for number in range(1, 500)]
+
+
+def test_an_error_leaves_the_rest_undone() -> None:
+    begun = list[int]()
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 3:
+            raise DatasetError("no")
+        time.sleep(0.01)
+        return number
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(DatasetError):
+        list(preparation._in_order(pool, work, 1_000))
+    assert len(begun) < 100
+
+
+def test_a_full_disk_is_found_before_the_pixels_are_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the write of a page that has no room kills the process."""
+    path = write_folder(tmp_path / "in", {f"{i}.png": encoded(picture(i)) for i in range(3)})
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DatasetError, match=r"576 bytes of pixels.*No space left on device"):
+        load(path, memory_limit=10, scratch=tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_room_on_the_disk_is_taken_at_once(tmp_path: Path) -> None:
+    preparation._reserve(tmp_path / "a", 1 << 20)
+    status = (tmp_path / "a").stat()
+    assert status.st_size == 1 << 20 and status.st_blocks * 512 >= 1 << 20  # no holes
+
+
+def test_mostly_unreadable_images_are_an_error_and_half_of_them_are_not(tmp_path: Path) -> None:
+    good = {f"{i}.png": encoded(picture(i)) for i in range(4)}
+    half = write_folder(tmp_path / "half", {**good, **{f"x{i}.png": b"words" for i in range(4)}})
+    assert len(load(half)) == 4
+    most = write_folder(tmp_path / "most", {**good, **{f"x{i}.png": b"words" for i in range(5)}})
+    with pytest.raises(DatasetError) as caught:
+        load(most)
+    assert caught.value.failed == f"Most images of {most} cannot be used"
+    assert caught.value.seen == "5 of 9: 5 x not an image (x0.png, x1.png, x2.png, ...)"

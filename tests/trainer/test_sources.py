@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import struct
 import zipfile
@@ -11,9 +13,12 @@ import pytest
 
 from gan.runtime.errors import DatasetError
 from gan.trainer import sources
+from gan.trainer.decode import ImageRefused
 
 from .conftest import encoded, picture, write_zip
 from .test_data import load
+
+TORTURE = os.environ.get("GAN_TORTURE") == "1"
 
 # Zips made to hurt.
 
@@ -112,3 +117,54 @@ def test_damaged_zips_are_refused_or_read_and_never_a_crash(tmp_path: Path) -> N
         except DatasetError as error:
             outcomes.add(error.seen)
     assert len(outcomes) > 3  # many were harmed, each in its own way
+
+
+VALUES = (0, 1, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF, 1 << 20, 1 << 62)
+
+
+@pytest.mark.torture
+def test_lies_in_the_directory_of_a_zip_are_refused_or_skipped(tmp_path: Path) -> None:
+    """Numbers of the directory and of its end replaced by telling ones: 500 zips, with GAN_TORTURE=1 20,000."""
+    files = {f"{i % 2}/{i}.png": encoded(picture(i)) for i in range(4)}
+    dice, outcomes = random.Random(3), set[str]()
+    whole = [
+        Path(write_zip(tmp_path / "a.zip", files, compression=method)).read_bytes()
+        for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ]
+    for _ in range(20_000 if TORTURE else 500):
+        data = bytearray(dice.choice(whole))
+        start = data.index(b"PK\x01\x02")
+        for _ in range(dice.randint(1, 3)):
+            place, size = dice.randrange(start, len(data)), dice.choice((1, 2, 4, 8))
+            value = dice.choice(VALUES) & ((1 << 8 * size) - 1)
+            data[place : place + size] = value.to_bytes(size, "little")
+        (tmp_path / "b.zip").write_bytes(data)
+        try:
+            source = sources.open_source(str(tmp_path / "b.zip"))
+            for item in source.items:
+                with contextlib.suppress(ImageRefused):
+                    outcomes.add(f"{len(source.read(item)) > 0}")
+        except DatasetError as error:
+            outcomes.add(error.seen[:30])
+    assert len(outcomes) > 8
+
+
+def test_a_member_without_a_name_is_no_image(tmp_path: Path) -> None:
+    path = Path(write_zip(tmp_path / "a.zip", {"a.png": encoded(picture(0)), "b": b""}))
+    data = bytearray(path.read_bytes())
+    start, end = data.rindex(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
+    struct.pack_into("<H", data, start + 28, 0)  # the last one's name has no bytes
+    del data[start + 46]
+    struct.pack_into("<I", data, end - 1 + 12, struct.unpack_from("<I", data, end - 1 + 12)[0] - 1)
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["a.png", ""]
+    assert len(load(str(path))) == 1
+
+
+@pytest.mark.parametrize("name", ["./a/1.png", "a//1.png", "a/./1.png", "a\\1.png"])
+def test_names_that_are_written_otherwise_are_the_same_image(tmp_path: Path, name: str) -> None:
+    files = {name: encoded(picture(0)), "b/2.png": encoded(picture(1))}
+    source = sources.open_source(write_zip(tmp_path / "a.zip", files))
+    assert [item.name for item in source.items] == ["a/1.png", "b/2.png"]
+    assert source.classes == ("a", "b") and source.read(source.items[0]) == files[name]
