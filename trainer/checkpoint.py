@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import CheckpointError, ModelFileError
+from ..runtime.errors import CheckpointError, ModelFileError, TrainingDivergedError
 from ..runtime.files import atomic_file
 from ..runtime.signature import Signature
 from . import systems
@@ -27,6 +27,7 @@ from .system import System
 FORMAT = 4
 AXES: dict[DataKind, int] = {"image": 3, "points": 1}
 OLDER = "Use a model.pt of `gan train`, or an older copy such as best.pt"
+LEARNT = ("networks", "averaged", "optimizers", "augmentations")  # which hold no NaN
 SECTIONS = (
     "config", "data", "signature", "networks", "averaged", "optimizers", "progress", "augmentations", "health",
     "metrics", "threads",
@@ -50,6 +51,12 @@ class Checkpoint:
             )
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be read",
+                seen=error.strerror or f"{error}",
+                repair="Check the path and its permissions",
+            ) from error
         except Exception as error:  # the unpickler raises many kinds on foreign or damaged bytes
             zipped = zipfile.is_zipfile(path)
             raise CheckpointError(
@@ -173,6 +180,8 @@ class Checkpoint:
         data = self.content["data"]
         if not isinstance(data.get("name"), str) or not isinstance(data.get("digest"), str):
             raise _damaged(self.path, "data: name or digest")
+        if spoilt := first_nan(self.content):
+            raise _damaged(self.path, f"{spoilt} is not a number")
         self._count("data", "count", at_least=1)
         self._count("progress", "images_seen", at_least=0)
 
@@ -188,9 +197,48 @@ def _damaged(path: Path, seen: str) -> CheckpointError:
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: a kill leaves the old or the new one, whole."""
+    """Write a checkpoint atomically: a kill leaves the old or the new one, whole. Raises `StorageError`.
+
+    What is not a number is never written over a good file: it raises `TrainingDivergedError`.
+    """
+    if spoilt := first_nan(content):
+        raise TrainingDivergedError(
+            "Training diverged", seen=f"{spoilt} is not a number; nothing was saved"
+        )
     with atomic_file(path) as file:
-        torch.save(plain({"format": FORMAT, **content}), file)
+        try:
+            torch.save(plain({"format": FORMAT, **content}), file)
+        except RuntimeError as error:  # torch's own of a file that ended early hides the disk's
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+
+def first_nan(content: Mapping[str, Any]) -> str | None:
+    """The name of a number, or of a tensor with one, among what was learnt that is not a number, or None.
+
+    Infinity may be meant, as in a mask of attention. The content may be a stranger's: nested without end, or within
+    itself.
+    """
+    waiting: list[tuple[str, Any]] = [(section, content[section]) for section in reversed(LEARNT)]
+    seen = set[int]()
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, (Mapping, list, tuple)):
+            if id(value) not in seen:
+                seen.add(id(value))
+                entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+                waiting += [(f"{name} {key!s:.40}", entry) for key, entry in entries]
+        elif isinstance(value, (float, Tensor)) and _has_nan(value):
+            return f"{name:.120}"
+    return None
+
+
+def _has_nan(value: float | Tensor) -> bool:
+    try:
+        return bool(torch.as_tensor(value).isnan().any())
+    except (RuntimeError, NotImplementedError, TypeError):  # sparse, quantised, without values
+        return True
 
 
 def plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import DatasetError
+from ..runtime.files import make_folder, writing
 from .decode import Fit, ImageRefused, NotSquare, prepare, tile_places
 from .pairs import Images, Look, first_of
 from .parts import Arrangement
@@ -171,14 +173,22 @@ def _allocate(
             seen=f"{sum(sizes)} bytes of pixels, limit {memory_limit}",
             repair="Give a folder for them, or a smaller resolution",
         )
-    scratch.mkdir(parents=True, exist_ok=True)
-    files = [scratch / name for name in ("pixels.u8", "partners.u8")[: len(shapes)]]
+    files = [make_folder(scratch) / name for name in ("pixels.u8", "partners.u8")[: len(shapes)]]
     for file, size in zip(files, sizes, strict=True):
-        file.unlink(
-            missing_ok=True
-        )  # a run that maps the old one keeps it; writing into it would not
         logger.info("The images need %.1f GB: they go to %s", size / 1e9, file)
+        with writing(f"{file}, {size / 1e9:.1f} GB,"):
+            file.unlink(missing_ok=True)  # a run that maps the old one keeps it
+            with open(file, "xb") as room:
+                _reserve(room.fileno(), size)
     return [
-        np.memmap(file, np.uint8, "w+", shape=shape)
+        np.memmap(file, np.uint8, "r+", shape=shape)
         for file, shape in zip(files, shapes, strict=True)
     ]
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the room on the disk now: to write a mapped page for which there is none ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.truncate(descriptor, size)
