@@ -107,7 +107,9 @@ def train(
     keep: Annotated[
         int,
         where(
-            min=0, metavar="K", help="Keep the last K checkpoints in history/ too. Default: none."
+            min=0,
+            metavar="K",
+            help="Also keep the K checkpoints before the last, in history/. Default: 0.",
         ),
     ] = 0,
     sample_every: Annotated[

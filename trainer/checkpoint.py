@@ -27,7 +27,7 @@ from .system import System
 FORMAT = 4
 AXES: dict[DataKind, int] = {"image": 3, "points": 1}
 OLDER = "Use a model.pt of `gan train`, or an older copy such as best.pt"
-LEARNT = ("networks", "averaged", "optimizers", "augmentations")  # which hold no NaN
+LEARNT = ("networks", "averaged", "optimizers", "augmentations")  # whose numbers are finite
 SECTIONS = (
     "config", "data", "signature", "networks", "averaged", "optimizers", "progress", "augmentations", "health",
     "metrics", "threads",
@@ -180,8 +180,8 @@ class Checkpoint:
         data = self.content["data"]
         if not isinstance(data.get("name"), str) or not isinstance(data.get("digest"), str):
             raise _damaged(self.path, "data: name or digest")
-        if spoilt := first_nan(self.content):
-            raise _damaged(self.path, f"{spoilt} is not a number")
+        if spoilt := first_bad_number(self.content):
+            raise _damaged(self.path, f"{spoilt} is not finite")
         self._count("data", "count", at_least=1)
         self._count("progress", "images_seen", at_least=0)
 
@@ -199,11 +199,11 @@ def _damaged(path: Path, seen: str) -> CheckpointError:
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically: a kill leaves the old or the new one, whole. Raises `StorageError`.
 
-    What is not a number is never written over a good file: it raises `TrainingDivergedError`.
+    What is not finite is never written over a good file: it raises `TrainingDivergedError`.
     """
-    if spoilt := first_nan(content):
+    if spoilt := first_bad_number(content):
         raise TrainingDivergedError(
-            "Training diverged", seen=f"{spoilt} is not a number; nothing was saved"
+            "Training diverged", seen=f"{spoilt} is not finite; nothing was saved"
         )
     with atomic_file(path) as file:
         try:
@@ -214,29 +214,32 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
             raise
 
 
-def first_nan(content: Mapping[str, Any]) -> str | None:
-    """The name of a number, or of a tensor with one, among what was learnt that is not a number, or None.
+def first_bad_number(content: Mapping[str, Any]) -> str | None:
+    """The name of a number or tensor among what was learnt that is not finite, or None.
 
-    Infinity may be meant, as in a mask of attention. The content may be a stranger's: nested without end, or within
-    itself.
+    In networks infinity may be meant, as in a mask of attention. The content may be a stranger's: nested without end,
+    or within itself.
     """
-    waiting: list[tuple[str, Any]] = [(section, content[section]) for section in reversed(LEARNT)]
-    seen = set[int]()
-    while waiting:
-        name, value = waiting.pop()
-        if isinstance(value, (Mapping, list, tuple)):
-            if id(value) not in seen:
-                seen.add(id(value))
-                entries = value.items() if isinstance(value, Mapping) else enumerate(value)
-                waiting += [(f"{name} {key!s:.40}", entry) for key, entry in entries]
-        elif isinstance(value, (float, Tensor)) and _has_nan(value):
-            return f"{name:.120}"
+    for section in LEARNT:
+        infinite = section in ("networks", "averaged")
+        waiting: list[tuple[str, Any]] = [(section, content[section])]
+        seen = set[int]()
+        while waiting:
+            name, value = waiting.pop()
+            if isinstance(value, (Mapping, list, tuple)):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+                    waiting += [(f"{name:.120} {key!s:.40}", entry) for key, entry in entries]
+            elif isinstance(value, (float, Tensor)) and _bad(value, infinite=infinite):
+                return name
     return None
 
 
-def _has_nan(value: float | Tensor) -> bool:
+def _bad(value: float | Tensor, *, infinite: bool) -> bool:
     try:
-        return bool(torch.as_tensor(value).isnan().any())
+        tensor = torch.as_tensor(value)
+        return bool(tensor.isnan().any() if infinite else not tensor.isfinite().all())
     except (RuntimeError, NotImplementedError, TypeError):  # sparse, quantised, without values
         return True
 

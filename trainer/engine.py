@@ -101,6 +101,7 @@ class Training:
         self._generated: Batch | None = None  # of the move before, for a turn that reuses it
         self._told_right: float | None = None  # share of the reals that D told right in this step
         self.skipped_in_a_row = dict.fromkeys(self.players, 0)
+        self._skipped_with: dict[tuple[str, str], int] = {}  # in a row, of those with an objective
         self.stage_number = -1
         self._order = DataOrder(len(data), config.seed)
         self._partner_order = None  # that of the samples
@@ -236,9 +237,10 @@ class Training:
             for buffer, before in buffers:  # batch norm would keep what is not finite for ever
                 buffer.copy_(before)
             self._generated = None
-            self._skip(turn.player, loss, norm)
+            self._skip(turn.player, due, loss, norm)
             return
         self.skipped_in_a_row[turn.player] = 0
+        self._skipped_with |= {(turn.player, objective.name): 0 for objective in due}
         self._told_right = self._told_right if right is None else right
         moved = not (player.skip_below and losses[0].item() < player.skip_below)
         if moved:
@@ -399,17 +401,23 @@ class Training:
             for network in self.networks.values():
                 network.requires_grad_(True)
 
-    def _skip(self, name: str, loss: float, norm: float) -> None:
-        """Count a move that is not finite; a player's tenth in a row ends the run."""
+    def _skip(self, name: str, due: Sequence[Objective], loss: float, norm: float) -> None:
+        """Count a move that is not finite; a player's tenth in a row ends the run, or the tenth with a lazy objective."""
         self.skipped += 1
         self.skipped_in_a_row[name] += 1
         logger.warning(
             "Step %d: skipped a move of %s (loss %g, gradient norm %g)", self.step, name, loss, norm
         )
-        if self.skipped_in_a_row[name] >= MAX_SKIPPED_IN_A_ROW:
+        most, what = self.skipped_in_a_row[name], name
+        for objective in due:
+            key = (name, objective.name)
+            self._skipped_with[key] = self._skipped_with.get(key, 0) + 1
+            if self._skipped_with[key] > most:
+                most, what = self._skipped_with[key], f"{name} with {objective.name}"
+        if most >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingDivergedError(
                 "Training diverged",
-                seen=f"{MAX_SKIPPED_IN_A_ROW} moves of {name} in a row with a loss or gradient that is not finite",
+                seen=f"{most} moves of {what} in a row with a loss, gradient or buffer that is not finite",
                 repair=DIVERGED,
             )
 

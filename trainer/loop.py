@@ -53,6 +53,8 @@ def train(request: Request, on_status: Callable[[Status], None] | None = None) -
     ready = plan(request)
     ready.folder.make()
     with join(ready.device) as world, ready.folder.locked() if world.first else nullcontext():
+        if world.first:
+            ready.folder.tidy()
         ready.checkpoint = _latest(ready)
         _check_processes(ready.checkpoint, world, request.accept)
         world.wait()  # all have read before the first writes
@@ -142,7 +144,8 @@ class _Run:
                 if time.monotonic() - told > 0.5:
                     told = time.monotonic()
                     self.on_status(self._status())
-            self._save()
+            if self.saved_step != training.step:
+                self._save()
             self.on_status(self._status())
         except TrainingDivergedError as error:
             raise self._diverged(error) from error
@@ -224,11 +227,13 @@ class _Run:
             },
             "threads": {"count": self.threads, "processes": self.world.size},
         }
-        save(path or self.folder.checkpoint, content)
-        if path is None:
-            self.saved_at, self.saved_step = time.monotonic(), training.step
-            if self.request.keep:
-                self.folder.keep(training.step, self.request.keep)
+        if path is not None:
+            save(path, content)
+            return
+        if self.request.keep and self.saved_step:
+            self.folder.keep(self.saved_step, self.request.keep)
+        save(self.folder.checkpoint, content)
+        self.saved_at, self.saved_step = time.monotonic(), training.step
 
     def _status(self) -> Status:
         step, steps = self.training.step, self.config.steps

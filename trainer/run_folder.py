@@ -3,7 +3,7 @@
 model.pt        the checkpoint, replaced whole
 best.pt         the one with the best first metric
 metrics.jsonl   one line a reading
-history/        the last checkpoints, where they are kept
+history/        the checkpoints before it, where they are kept
 samples/        the fixed latents' images as training goes on
 tensorboard/    the same numbers and pictures
 """
@@ -65,6 +65,13 @@ class RunFolder:
                 )
             yield
 
+    def tidy(self) -> None:
+        """Remove the half files that a kill left; only while the folder is locked."""
+        with writing(self.path):
+            for folder in (self.path, self.history, self.samples):
+                for part in folder.glob(".*part"):
+                    part.unlink(missing_ok=True)
+
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=True) + "\n")
@@ -80,7 +87,10 @@ class RunFolder:
             file.writelines(kept)
 
     def keep(self, step: int, count: int) -> None:
-        """Keep the checkpoint, which is of `step`, in history/ with the `count - 1` before it; later ones stay too."""
+        """Keep the checkpoint, which is of `step` and about to be replaced, with the `count - 1` before it.
+
+        Later ones, of a run that the user took back, stay as well.
+        """
         link(self.checkpoint, make_folder(self.history) / f"{step:09d}.pt")
         with writing(self.history):
             numbered = [path for path in self.history.glob("*.pt") if path.stem.isdecimal()]

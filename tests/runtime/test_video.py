@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from gan.runtime import InputError, video
+from gan.runtime import InputError, StorageError, video
 
 Pixels = NDArray[np.uint8]
 COLOURS = [(230, 40, 40), (40, 200, 60), (50, 60, 220), (250, 250, 250), (0, 0, 0), (128, 128, 128)]
