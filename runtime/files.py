@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,20 +60,23 @@ def atomic_files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[list[Binar
         raise not_written(", ".join(left or map(str, replaced)), error, also=also) from error
 
 
-def not_written(what: object, error: OSError, *, also: str = "") -> StorageError:
+def not_written(
+    what: object, error: OSError, *, also: str = "", repair: str | None = None
+) -> StorageError:
     """The error for `what`, a path, that says what the system said and what to do."""
-    repair = "Choose another path"
-    if error.errno in FULL:
-        repair = "Free space there or raise the quota, or choose another path"
-    elif error.errno in REFUSED:
-        repair = "Allow writing there, or choose another path"
-    elif error.errno == errno.EIO:
-        repair = "Look at the disk: it may be failing"
-    made = StorageError(
+    if repair is None:
+        repair = "Choose another path"
+        if error.errno in FULL:
+            repair = "Free space there or raise the quota, or choose another path"
+        elif error.errno in REFUSED:
+            repair = "Allow writing there, or choose another path"
+        elif error.errno == errno.EIO:
+            repair = "Look at the disk: it may be failing"
+    told = StorageError(
         f"{what} was not written{also}", seen=error.strerror or f"{error}", repair=repair
     )
-    made.errno = error.errno
-    return made
+    told.errno = error.errno
+    return told
 
 
 @contextlib.contextmanager
@@ -110,6 +111,8 @@ def link(source: Path, target: Path) -> None:
                 part.unlink(missing_ok=True)
             if error.errno not in UNLINKED:
                 raise
+            import shutil
+
             with open(source, "rb") as original, atomic_file(target) as file:
                 shutil.copyfileobj(original, file)
         part.unlink(missing_ok=True)  # it stays where both were one file already
@@ -122,6 +125,8 @@ def work_folder(name: str) -> Iterator[Path]:
 
     An OSError of the block becomes a `StorageError`: the room for temporary files is what lacks.
     """
+    import tempfile
+
     try:
         with (
             tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as made,
@@ -132,9 +137,8 @@ def work_folder(name: str) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        told = not_written("A temporary file", error)
         repair = "Free space for temporary files, or set TMPDIR to a folder with more"
-        raise StorageError(told.failed, seen=told.seen, repair=repair) from error
+        raise not_written("A temporary file", error, repair=repair) from error
 
 
 def sibling(path: str | os.PathLike[str], graph: str) -> Path:
@@ -189,6 +193,8 @@ def _held(folder: Path) -> Iterator[bool]:
 
 def _sweep(place: Path, name: str) -> None:
     """Remove the work folders that nobody holds, but for those of the last minute: they may not be held yet."""
+    import shutil
+
     if os.name != "posix":
         return
     for folder in place.glob(f"{name}-*"):

@@ -5,6 +5,7 @@ Loaded with `weights_only=True` and never otherwise. The README specifies the fo
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import zipfile
@@ -51,13 +52,14 @@ class Checkpoint:
             )
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path} cannot be read",
-                seen=error.strerror or f"{error}",
-                repair="Check the path and its permissions",
-            ) from error
         except Exception as error:  # the unpickler raises many kinds on foreign or damaged bytes
+            # EINVAL: torch looked before the begin of a file that is cut short
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise CheckpointError(
+                    f"{path} cannot be read",
+                    seen=error.strerror or f"{error}",
+                    repair="Check the path and its permissions",
+                ) from error
             zipped = zipfile.is_zipfile(path)
             raise CheckpointError(
                 f"{path} is not a readable checkpoint",
@@ -203,7 +205,9 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     """
     if spoilt := first_bad_number(content):
         raise TrainingDivergedError(
-            "Training diverged", seen=f"{spoilt} is not finite; nothing was saved"
+            "Training diverged",
+            seen=f"{spoilt} is not finite; nothing was saved",
+            repair="Lower the learning rates",
         )
     with atomic_file(path) as file:
         try:

@@ -208,7 +208,9 @@ class _Run:
         training = self.training
         if not training.sound:
             raise TrainingDivergedError(
-                "Training diverged", seen="Weights that are not finite were not saved"
+                "Training diverged",
+                seen="Weights that are not finite were not saved",
+                repair=DIVERGED,
             )
         content = training.state() | {
             "config": self.config.to_dict(),
