@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from itertools import pairwise
@@ -280,32 +281,31 @@ def write_files(
             repair="Give --out FILE.npy for all samples as one array, or --grid FILE.png for a plot",
         )
 
-    def path_of(number: int) -> Path:
-        return folder / f"{number:06d}.{suffix}"
+    def path_of(stretch: range, number: int) -> Path:
+        return folder / f"{stretch[number]:06d}.{suffix}"
 
     wanted = range(asked["start"], asked["start"] + count)
     named = [path.stem for path in folder.iterdir()] if folder.is_dir() else []
-    there = {int(name) for name in named if name.isdecimal() and int(name) in wanted}
-    there = {number for number in there if path_of(number).exists()}
+    numbers = {int(name) for name in named if name.isdecimal() and int(name) in wanted}
+    there = [path for n in sorted(numbers) if (path := path_of(range(n, n + 1), 0)).exists()]
     if there and not force and not skip_existing:
         raise InputError(
-            f"{path_of(min(there))} exists"
-            + (f", and {len(there) - 1} more" if len(there) > 1 else ""),
+            f"{there[0]} exists" + (f", and {len(there) - 1} more" if len(there) > 1 else ""),
             seen="Nothing is overwritten unasked",
             repair="Add --force, or --skip-existing to go on",
         )
-    missing = gaps(wanted, there if skip_existing else set())
-    chunks = [generator.stream(len(gap), **{**asked, "start": gap.start}) for gap in missing]
+    missing = gaps(wanted, [int(path.stem) for path in there] if skip_existing else [])
+    streams = [generator.stream(len(gap), **{**asked, "start": gap.start}) for gap in missing]
     make_folder(folder)
-    written = sum(
-        save_all((image for chunk in images for image in chunk), lambda i, gap=gap: path_of(gap[i]))
-        for gap, images in zip(missing, chunks, strict=True)
-    )
+    written = 0
+    for gap, chunks in zip(missing, streams, strict=True):
+        images = (image for chunk in chunks for image in chunk)
+        written += save_all(images, functools.partial(path_of, gap))
     typer.echo(f"Wrote {written} images to {folder}/ (seed {asked['seed']}, {generator.device})")
 
 
-def gaps(wanted: range, there: set[int]) -> list[range]:
-    """The stretches of `wanted` that are not there."""
-    ends = [wanted.start - 1, *sorted(there), wanted.stop]
+def gaps(wanted: range, there: list[int]) -> list[range]:
+    """The stretches of `wanted` between the numbers that are there, which are sorted."""
+    ends = [wanted.start - 1, *there, wanted.stop]
     between = (range(before + 1, after) for before, after in pairwise(ends))
     return [gap for gap in between if gap]

@@ -30,7 +30,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def atomic_files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[list[BinaryIO]]:
+def atomic_files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Sequence[BinaryIO]]:
     """As `atomic_file`, for files that belong together: none is replaced before all are on the disk.
 
     Where one then cannot be replaced, the error names those that were.

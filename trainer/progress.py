@@ -77,7 +77,8 @@ class Sheet:
     def draw(self) -> Pixels:
         if self._from_data:
             return self._rows()
-        samples = run_averaged(self._training.graph, self._training, self._inputs).cpu().numpy()
+        made = run_averaged(self._training.graph, self._training, self._inputs)
+        samples = made.nan_to_num().cpu().numpy()  # a picture is drawn of whatever there is
         return scatter(samples) if self._points else grid(quantize(samples), self.columns)
 
     def _rows(self) -> Pixels:
@@ -93,7 +94,7 @@ class Sheet:
         truth = examples["real"]
         shown += [made, truth[:count]] if isinstance(truth, Tensor) else [made]
         size, channels = made.shape[2:], max(x.shape[1] for x in shown)
-        columns = [fitted(x, size, channels).cpu().numpy() for x in shown]
+        columns = [fitted(x, size, channels).nan_to_num().cpu().numpy() for x in shown]
         images = np.stack([quantize(x) for x in columns], 1)  # (N, columns, H, W, C)
         return grid(images.reshape(-1, *images.shape[2:]), 2 * len(columns))
 
@@ -131,7 +132,7 @@ class Board:
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         """purge_step: events of earlier files from this step on do not count."""
-        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
 
         self._path = make_folder(folder) / f"events.out.tfevents.{time.time_ns()}"
         start = SessionLog(status=SessionLog.START)
@@ -149,7 +150,9 @@ class Board:
 
     def _add(self, step: int, *contents: Mapping[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
+            RecordWriter,
+        )
 
         with writing(self._path), open(self._path, "ab") as file:
             for content in contents:

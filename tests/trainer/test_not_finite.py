@@ -81,7 +81,7 @@ def spoil(live: Training, kind: str, by: Callable[[], float], patch: pytest.Monk
         whole = getattr(live.data, f"{what}_of")
         patch.setattr(live.data, f"{what}_of", lambda *a, **n: whole(*a, **n) + by())
     elif what == "latents":
-        draw = engine.draw
+        draw = vars(engine)["draw"]
         patch.setattr(engine, "draw", lambda *a, **n: draw(*a, **n) + by())
     elif what == "gradient":
         parameter = next(live.networks[live.players[of].networks[0]].parameters())
