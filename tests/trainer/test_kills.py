@@ -363,6 +363,44 @@ def test_a_killed_export_leaves_whole_files_and_no_temporary_ones(
     assert not [*temporary.iterdir()]
 
 
+@pytest.mark.torture
+@pytest.mark.skipif(not TORTURE, reason="each export takes seconds: GAN_TORTURE=1")
+def test_a_command_that_exports_is_killed_in_any_of_its_steps(
+    tmp_path: Path, digit_folder: Path
+) -> None:
+    given = {**TINY, "steps": 1, "style": 4, "mapping_layers": 2, "max_width": 8}
+    request = Request(data=str(digit_folder), system="stylegan2", out=tmp_path / "run", given=given, threads=1)  # fmt: skip
+    checkpoint, out = train(request).folder.checkpoint, tmp_path / "out"
+    temporary = tmp_path / "temporary"
+    for folder in (out, temporary):
+        folder.mkdir()
+    words = f"export {checkpoint} {out}/m.onnx --graph all --max-batch 2 --force".split()
+    command = [sys.executable, "-m", "gan.cli", *words]
+    environment = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+    begin = time.monotonic()
+    assert start().wait() == 0
+    seconds, whole = time.monotonic() - begin, {p.name: p.read_bytes() for p in out.iterdir()}
+    dice = random.Random(4)
+    for _ in range(12):
+        process = start()
+        time.sleep(dice.random() * seconds)
+        process.kill()
+        process.wait()
+        assert {p.name: p.read_bytes() for p in out.iterdir() if p.name[0] != "."} == whole
+        for folder in temporary.glob("gan-export-*"):
+            os.utime(folder, (time.time() - 100,) * 2)
+    time.sleep(10)  # what traced for the last one ends by itself
+    for folder in temporary.glob("gan-export-*"):
+        os.utime(folder, (time.time() - 100,) * 2)
+    assert start().wait() == 0
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == whole
+    assert not [*temporary.glob("gan-export-*")]
+
+
 def prove(checkpoint: Path, path: Path, patch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """The proof of each graph, kept in `path` and for this process: the file of each graph."""
     prove_graph, proof = vars(gate)["_prove_graph"], dict[str, Any]()
