@@ -55,6 +55,7 @@ def test_files_that_belong_together_are_replaced_together_or_it_is_said_which(
             assert f"; {', '.join(str(tmp_path / name) for name in new)} was." in said
             assert all(f"{tmp_path / name}" in said for name in NAMES)
         assert said or found == CONTENT
+        assert fault.lasting or not parts(tmp_path)  # a disk that recovers is tidied at once
         run()
         assert [(tmp_path / name).read_bytes() for name in NAMES] == CONTENT
         assert not parts(tmp_path)

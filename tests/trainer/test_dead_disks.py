@@ -208,6 +208,18 @@ def test_a_run_on_a_disk_without_room_goes_on_when_there_is(
         disk.end()
 
 
+def test_half_files_go_at_the_next_start_even_of_a_finished_run(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    request = request_in(digit_folder, tmp_path / "run")
+    train(request)
+    before = {*(tmp_path / "run").rglob("*")}
+    for name in (".model.pt.part", ".best.pt.part", "history/.part", "samples/.0000003.png.part"):
+        (tmp_path / "run" / name).write_bytes(b"half")
+    assert not train(request).new
+    assert {*(tmp_path / "run").rglob("*")} == before
+
+
 def test_history_is_cut_to_what_is_asked_and_later_steps_stay(
     content: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -350,7 +350,9 @@ def test_a_killed_export_leaves_whole_files_and_no_temporary_ones(
             assert path.name[0] == "." or path.read_bytes() == proof[graph]
         assert len([*out.glob(".*.part")]) <= 3
         found = [*temporary.iterdir()]
-        assert len(found) <= 1  # of the one that was killed just now
+        assert (
+            len(found) <= 3
+        )  # they do not pile up: of this one, and of such as were killed before they swept
         left += len(found)
         for folder in found:
             os.utime(folder, (time.time() - 100,) * 2)

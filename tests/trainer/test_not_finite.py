@@ -151,6 +151,18 @@ def test_what_passes_costs_a_move_and_what_stays_ends_the_training(
     assert live.sound and averages(live) and first_bad_number(live.state()) is None
 
 
+def test_a_lazy_penalty_that_never_succeeds_ends_the_training_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every other move of D is good, so there are never ten in a row."""
+    live = small("cgan")
+    spoil(live, "r1 of D", lambda: NAN, monkeypatch)
+    with pytest.raises(TrainingDivergedError, match="10 moves of D with r1 in a row"):
+        for _ in range(50):
+            live.run_step()
+    assert live.step == 18 and live.skipped == 10 and live.sound
+
+
 def tensors(live: Training, what: str, player: str) -> list[Tensor]:
     networks = [live.networks[name] for name in live.players[player].networks]
     if what == "weights":
