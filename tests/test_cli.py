@@ -278,7 +278,15 @@ def test_going_on_needs_a_folder_and_the_seed(model: Path, more: str) -> None:
 def test_the_checkpoints_before_the_last_are_kept_where_asked(photos: Path, tmp_path: Path) -> None:
     from gan.trainer import Checkpoint
 
-    words = [*SMALL, "--out", tmp_path / "run", "--checkpoint-every", "1", "--keep", "2"]
+    words: list[str | Path] = [
+        *SMALL,
+        "--out",
+        tmp_path / "run",
+        "--checkpoint-every",
+        "1",
+        "--keep",
+        "2",
+    ]
     gan("train", photos, *words, "--steps", "4")
     kept = sorted((tmp_path / "run" / "history").iterdir())
     assert [path.name for path in kept] == ["000000002.pt", "000000003.pt"]

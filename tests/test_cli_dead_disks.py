@@ -180,7 +180,7 @@ def test_whatever_fails_a_file_is_old_or_new_and_the_command_goes_on(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "out").mkdir()
     writing = Writing(name, models, tmp_path / "out")
-    for fault in faults(lambda: gan(writing.words), tmp_path, most=3, prepare=writing.prepare):
+    for fault in faults(lambda: gan(writing.words), tmp_path, most=2, prepare=writing.prepare):
         with failing(fault):
             output = gan(writing.words, None)
         if "\ngan: " in f"\n{output}" and "was not written" in output:
@@ -191,7 +191,7 @@ def test_whatever_fails_a_file_is_old_or_new_and_the_command_goes_on(
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize(("name", "how"), NO_ROOM if TORTURE else NO_ROOM[::4])
+@pytest.mark.parametrize(("name", "how"), NO_ROOM if TORTURE else NO_ROOM[::5])
 def test_a_disk_without_room_is_said_and_the_command_goes_on_when_there_is(
     name: str, how: str, models: Path, tmp_path: Path
 ) -> None:

@@ -177,13 +177,15 @@ def test_a_run_that_fails_anywhere_goes_on_by_the_same_request(
         check_ended(folder, straight)
 
 
-@pytest.mark.parametrize(
-    ("how", "room"),  # a checkpoint has 31,282 bytes
-    [
-        ("full", 0), ("full", 5_000), ("full", 20_000), ("full", 35_000),
-        ("quota", 0), ("quota", 600), ("quota", 31_000), ("read-only", 0),
-    ],
-)  # fmt: skip
+NO_ROOM = [
+    ("full", 0), ("full", 5_000), ("full", 20_000), ("full", 35_000),
+    ("quota", 0), ("quota", 600), ("quota", 31_000), ("read-only", 0),
+]  # fmt: skip
+"""A checkpoint has 31,282 bytes."""
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize(("how", "room"), NO_ROOM if TORTURE else NO_ROOM[1::3])
 @pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
 def test_a_run_on_a_disk_without_room_goes_on_when_there_is(
     digit_folder: Path, tmp_path: Path, straight: RunFolder, how: str, room: int, resumed: bool

@@ -108,9 +108,9 @@ VALUES = itertools.cycle((NAN, INF, -INF))
 
 
 def chosen(cases: list[Any]) -> list[Any]:
-    """All with GAN_TORTURE=1, else every fifth: which, moves with each system."""
+    """All with GAN_TORTURE=1, else every seventh: which, moves with each system."""
     valued = [(*case, next(VALUES)) for case in cases]
-    return valued if TORTURE else valued[::5]
+    return valued if TORTURE else valued[::7]
 
 
 def averages(live: Training) -> bool:
