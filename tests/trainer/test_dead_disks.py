@@ -22,7 +22,7 @@ from gan.trainer.loop import train
 from gan.trainer.request import Request
 from gan.trainer.run_folder import RunFolder
 
-from ..faults import CODES, Fault, SmallDisk, failing, faults, limited, parts
+from ..faults import CODES, TORTURE, Fault, SmallDisk, failing, faults, limited, parts
 from .conftest import same, tiny_request
 
 SECTIONS = ("networks", "averaged", "optimizers", "progress", "health", "metrics")
