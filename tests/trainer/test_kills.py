@@ -387,7 +387,7 @@ def test_a_command_that_exports_is_killed_in_any_of_its_steps(
     assert start().wait() == 0
     seconds, whole = time.monotonic() - begin, {p.name: p.read_bytes() for p in out.iterdir()}
     dice = random.Random(4)
-    for _ in range(12):
+    for _ in range(6):
         process = start()
         time.sleep(dice.random() * seconds)
         process.kill()
