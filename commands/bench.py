@@ -96,11 +96,11 @@ def bench(
         tell=lambda what: line.show(f"gan: measuring {what}"),
     )
     line.end()
-    if plot is not None:
+    typer.echo(as_text(found) if not as_json else to_json(found))
+    if plot is not None:  # last: a full disk does not take the figures
         from .plot import draw
 
         draw(found, plot)
-    typer.echo(as_text(found) if not as_json else to_json(found))
 
 
 def batch_sizes(text: str) -> list[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +26,6 @@ from .common import (
     machine,
     need_onnxruntime,
     option,
-    refuse_existing,
     tell,
     where,
 )
@@ -77,6 +78,12 @@ def sample(
     ] = None,
     columns: Annotated[int | None, where(min=1, help="Of the grid. Default: about square.")] = None,
     by_class: Annotated[bool, where("--by-class", help="A grid with one column a class.")] = False,
+    skip_existing: Annotated[
+        bool,
+        where(
+            "--skip-existing", help="Go on with a folder of --seed: leave out what exists in it."
+        ),
+    ] = False,
     device: Annotated[str, machine(help=DEVICE)] = "auto",
     threads: Annotated[int | None, machine(help=THREADS)] = None,
     memory_limit: MemoryLimit = None,
@@ -89,6 +96,10 @@ def sample(
     if (out is None) == (grid is None):
         raise typer.BadParameter(
             "give --out FOLDER for one file an image, --out FILE.npy for one array, or --grid FILE for one picture"
+        )
+    if skip_existing and (out is None or out.suffix == ".npy" or seed is None or force):
+        raise typer.BadParameter(
+            "--skip-existing goes with --out FOLDER and --seed, and without --force"
         )
     if by_class and (grid is None or label is not None):
         raise typer.BadParameter("--by-class goes with --grid and without --label")
@@ -124,7 +135,7 @@ def sample(
         write_grid(generator, grid, count, asked, columns, by_class, force)
     else:
         assert out is not None
-        write_files(generator, out, count or 16, asked, format, force)
+        write_files(generator, out, count or 16, asked, format, force, skip_existing)
 
 
 def seed_or_drawn(seed: int | None) -> int:
@@ -257,8 +268,10 @@ def write_files(
     asked: dict[str, Any],
     suffix: str,
     force: bool,
+    skip_existing: bool,
 ) -> None:
     from ..runtime import InputError
+    from ..runtime.files import make_folder
     from ..runtime.images import save_all
 
     if generator.signature.main.kind != "image":
@@ -268,16 +281,31 @@ def write_files(
             repair="Give --out FILE.npy for all samples as one array, or --grid FILE.png for a plot",
         )
 
-    start = asked["start"]
+    def path_of(stretch: range, number: int) -> Path:
+        return folder / f"{stretch[number]:06d}.{suffix}"
 
-    def path_of(number: int) -> Path:
-        return folder / f"{start + number:06d}.{suffix}"
-
-    wanted = range(start, start + count)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.stem.isdecimal() and int(path.stem) in wanted:
-            refuse_existing(path_of(int(path.stem) - start), force)
-    chunks = generator.stream(count, **asked)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = save_all((image for chunk in chunks for image in chunk), path_of)
+    wanted = range(asked["start"], asked["start"] + count)
+    named = [path.stem for path in folder.iterdir()] if folder.is_dir() else []
+    numbers = {int(name) for name in named if name.isdecimal() and int(name) in wanted}
+    there = [path for n in sorted(numbers) if (path := path_of(range(n, n + 1), 0)).exists()]
+    if there and not force and not skip_existing:
+        raise InputError(
+            f"{there[0]} exists" + (f", and {len(there) - 1} more" if len(there) > 1 else ""),
+            seen="Nothing is overwritten unasked",
+            repair="Add --force, or --skip-existing to go on",
+        )
+    missing = gaps(wanted, [int(path.stem) for path in there] if skip_existing else [])
+    streams = [generator.stream(len(gap), **{**asked, "start": gap.start}) for gap in missing]
+    make_folder(folder)
+    written = 0
+    for gap, chunks in zip(missing, streams, strict=True):
+        images = (image for chunk in chunks for image in chunk)
+        written += save_all(images, functools.partial(path_of, gap))
     typer.echo(f"Wrote {written} images to {folder}/ (seed {asked['seed']}, {generator.device})")
+
+
+def gaps(wanted: range, there: list[int]) -> list[range]:
+    """The stretches of `wanted` between the numbers that are there, which are sorted."""
+    ends = [wanted.start - 1, *there, wanted.stop]
+    between = (range(before + 1, after) for before, after in pairwise(ends))
+    return [gap for gap in between if gap]

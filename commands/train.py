@@ -104,6 +104,14 @@ def train(
     checkpoint_every: Annotated[
         int | None, where(min=1, help="Steps between checkpoints. Default: every two minutes.")
     ] = None,
+    keep: Annotated[
+        int,
+        where(
+            min=0,
+            metavar="K",
+            help="Also keep the K checkpoints before the last, in history/. Default: 0.",
+        ),
+    ] = 0,
     sample_every: Annotated[
         int | None, where(min=1, help="Steps between sample sheets. Default: a tenth of the run.")
     ] = None,
@@ -166,6 +174,7 @@ def train(
         device=device,
         workers=workers,
         checkpoint_every=checkpoint_every,
+        keep=keep,
         sample_every=sample_every,
         measure_every=measure_every,
     )

@@ -149,6 +149,7 @@ def translate(
 
 def write(translator: Translator, job: Job, beside: bool) -> str:
     """Translate one image; its size as text."""
+    from ..runtime.files import make_folder
     from ..runtime.images import save
     from ..runtime.pictures import read
 
@@ -157,7 +158,7 @@ def write(translator: Translator, job: Job, beside: bool) -> str:
     height, width = made.shape[:2]
     if beside:
         made = side_by_side(picture.resized(height, width).pixels(4), made)
-    job.target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(job.target.parent)
     save(made, job.target, lossy=True)
     return f"{width} x {height} pixels"
 

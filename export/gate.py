@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import onnx
 
 from ..runtime import latents
 from ..runtime.errors import CheckpointError, ExportError, InputError, ParityError, shown
-from ..runtime.files import atomic_file, sibling
+from ..runtime.files import atomic_files, sibling, work_folder
 from ..runtime.generator import Generator
 from ..runtime.golden import COUNT, SEED, Golden, golden_inputs
 from ..runtime.model_file import METADATA_KEYS, ModelFile
@@ -148,8 +148,8 @@ def _export(
         )
     _check_target(output, checkpoint, settings.overwrite)
     load_onnxruntime()  # the judge: missing, it is better said before anything long
-    with tempfile.TemporaryDirectory(prefix="gan-export-") as folder:
-        kept = _keep(checkpoint, Path(folder))
+    with work_folder("gan-export") as folder:
+        kept = _keep(checkpoint, folder)
         content = _load(kept, checkpoint)
         targets = _targets(content, output, graph, settings)
         for target in targets:
@@ -159,9 +159,9 @@ def _export(
             if len(targets) > 1:
                 logger.info("Graph %s", name)
             proven[target] = _prove_graph(kept, content, name, settings)
-        for target, (_, data, digest) in proven.items():
+        for target in targets:
             _check_target(target, checkpoint, settings.overwrite)  # it may have come meanwhile
-            _write(target, data, digest)
+        _write({target: (data, digest) for target, (_, data, digest) in proven.items()})
         return {target: report for target, (report, _, _) in proven.items()}
 
 
@@ -283,29 +283,30 @@ def _with_ends(model: onnx.ModelProto, signature: Signature, image: str) -> Sign
     return graphs.attach_feet(model, graphs.attach_heads(model, signature, image), image)
 
 
-def _write(target: Path, data: bytes, digest: str) -> None:
-    """Open and verify the finished file where it lies, then rename it into place."""
-    try:
-        with atomic_file(target) as file:
+def _write(files: Mapping[Path, tuple[bytes, str]]) -> None:
+    """Open and verify the finished files where they lie, then rename all into place. files: bytes and graph digest."""
+    with atomic_files(list(files)) as opened:
+        for file, (data, digest) in zip(opened, files.values(), strict=True):
             file.write(data)
             file.flush()
-            generator = Generator(file.name, device="cpu")
-            written = ModelFile.read(file.name)
-            for section in METADATA_KEYS:
-                written.section(section)
-            if written.graph_digest() != digest:
-                raise ExportError(
-                    "The graph changed while its report was embedded",
-                    seen="another digest",
-                    repair="Export again; if it stays so, report it with the checkpoint",
-                )
-            verdict = generator.verify()
-            if verdict != "exact":
-                logger.warning("The golden sample is not reproduced exactly: %s", verdict)
-    except OSError as error:
+            _verify(file.name, digest)
+
+
+def _verify(path: str, digest: str) -> None:
+    """The file as its user will open it. Raises `ExportError` and `ParityError`."""
+    generator = Generator(path, device="cpu")
+    written = ModelFile.read(path)
+    for section in METADATA_KEYS:
+        written.section(section)
+    if written.graph_digest() != digest:
         raise ExportError(
-            f"{target} cannot be written", seen=f"{error}", repair="Choose another path"
-        ) from error
+            "The graph changed while its report was embedded",
+            seen="another digest",
+            repair="Export again; if it stays so, report it with the checkpoint",
+        )
+    verdict = generator.verify()
+    if verdict != "exact":
+        logger.warning("The golden sample is not reproduced exactly: %s", verdict)
 
 
 def _provenance(source: Source) -> dict[str, Any]:
@@ -339,12 +340,14 @@ def _provenance(source: Source) -> dict[str, Any]:
 def _keep(checkpoint: Path, work: Path) -> Path:
     """A copy that cannot change during the export: a run may replace model.pt at any moment."""
     kept = work / "model.pt"
-    try:
-        shutil.copyfile(checkpoint, kept)
-    except OSError as error:
-        raise InputError(
-            f"{checkpoint} cannot be read", seen=f"{error.strerror}", repair="Check the path"
-        ) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(open(checkpoint, "rb"))
+        except OSError as error:
+            raise InputError(
+                f"{checkpoint} cannot be read", seen=f"{error.strerror}", repair="Check the path"
+            ) from error
+        shutil.copyfileobj(source, stack.enter_context(open(kept, "wb")))
     return kept
 
 

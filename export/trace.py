@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import ExportError, GanError
+from ..runtime.files import not_written
 from ..runtime.signature import Field, Signature, split_axis
 
 EXAMPLE_BATCH = 3
@@ -43,7 +44,7 @@ def trace(work: Path, *, checkpoint: Path, graph: str, system_file: str | None, 
         text=True,
         check=False,
     )
-    answer = json.loads(result.read_text()) if result.exists() else {}
+    answer = _answer(result)
     if process.returncode != 0 or "error" in answer or not onnx.exists():
         tail = " ".join(process.stderr.split())[-300:]
         broken = f"The tracing process ended with {process.returncode}: {tail}"
@@ -53,6 +54,14 @@ def trace(work: Path, *, checkpoint: Path, graph: str, system_file: str | None, 
             repair=answer.get("repair", "See `gan doctor`: are torch, onnx and onnxscript sound?"),
         )
     return onnx
+
+
+def _answer(result: Path) -> dict[str, str]:
+    """What the process said; nothing where it could not even write that."""
+    try:
+        return dict(json.loads(result.read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def export_program(
@@ -164,6 +173,9 @@ def _main(path: str) -> None:
         )
     except GanError as error:
         answer = {"failed": error.failed, "error": error.seen, "repair": error.repair}
+    except OSError as error:
+        told = not_written("A temporary file", error)
+        answer = {"failed": told.failed, "error": told.seen, "repair": told.repair}
     except Exception as error:  # torch.onnx raises many kinds; the cause is what helps
         cause = error.__cause__ or error
         answer = {

@@ -14,6 +14,7 @@ from .errors import (
     InputError,
     ModelFileError,
     ParityError,
+    StorageError,
     TrainingDivergedError,
 )
 from .generator import Generator
@@ -36,6 +37,7 @@ __all__ = [
     "ModelFileError",
     "ParityError",
     "Signature",
+    "StorageError",
     "TrainingDivergedError",
     "interpolate",
     "mix",

@@ -8,6 +8,7 @@ GanError
 ├── CheckpointError (ValueError)          a checkpoint is damaged, foreign, or differs from what was asked
 ├── ExportError (RuntimeError)            a generator cannot be exported
 ├── ParityError (RuntimeError)            outputs differ where they must not
+├── StorageError (OSError)                a file or folder cannot be written: a full disk, a quota, a read-only place
 └── TrainingDivergedError (RuntimeError)  training left the finite numbers and did not come back
 """
 
@@ -69,6 +70,10 @@ class ExportError(GanError, RuntimeError):
 
 class ParityError(GanError, RuntimeError):
     """Outputs differ where they must not."""
+
+
+class StorageError(GanError, OSError):
+    """A file or folder cannot be written: a full disk, a quota, a read-only place. `errno` says which."""
 
 
 class TrainingDivergedError(GanError, RuntimeError):

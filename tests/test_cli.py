@@ -249,6 +249,53 @@ def test_sample_writes_one_file_an_image(model: Path, tmp_path: Path) -> None:
     assert (out / "000006.webp").exists()
 
 
+def test_sample_goes_on_with_what_is_missing(model: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    words: list[str | Path] = ["sample", model, "--count", "9", "--seed", "3", "--start", "2"]
+    gan(*words, "--out", whole)
+    gan(*words, "--out", out)
+    for number in (2, 5, 6, 10):  # both ends, and two in the middle
+        (out / f"{number:06d}.png").unlink()
+    (out / "000003.png").write_bytes(b"mine")
+    assert "Wrote 4 images" in gan(*words, "--out", out, "--skip-existing")
+    assert (out / "000003.png").read_bytes() == b"mine"
+    for path in whole.iterdir():
+        if path.name != "000003.png":
+            assert (pixels(out / path.name) == pixels(path)).all()
+    assert "Wrote 0 images" in gan(*words, "--out", out, "--skip-existing")
+    told = gan(*words, "--out", out, code=1)
+    assert f"{out}/000002.png exists, and 8 more" in told and "--skip-existing to go on" in told
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["--out x --force --seed 1", "--out x", "--out x.npy --seed 1", "--grid x.png --seed 1"],
+)
+def test_going_on_needs_a_folder_and_the_seed(model: Path, more: str) -> None:
+    gan("sample", model, "--skip-existing", *more.split(), code=2)
+
+
+def test_the_checkpoints_before_the_last_are_kept_where_asked(photos: Path, tmp_path: Path) -> None:
+    from gan.trainer import Checkpoint
+
+    words: list[str | Path] = [
+        *SMALL,
+        "--out",
+        tmp_path / "run",
+        "--checkpoint-every",
+        "1",
+        "--keep",
+        "2",
+    ]
+    gan("train", photos, *words, "--steps", "4")
+    kept = sorted((tmp_path / "run" / "history").iterdir())
+    assert [path.name for path in kept] == ["000000002.pt", "000000003.pt"]
+    assert [Checkpoint.load(path).step for path in kept] == [2, 3]
+    gan("train", photos, *words, "--steps", "5")
+    kept = sorted((tmp_path / "run" / "history").iterdir())
+    assert [Checkpoint.load(path).step for path in kept] == [3, 4]
+
+
 def test_sample_writes_all_images_as_one_array(model: Path, tmp_path: Path) -> None:
     from gan.runtime import Generator
 

@@ -248,7 +248,8 @@ def test_a_place_as_training_data(
     elif answer.endswith("shown with escapes"):
         (line,) = caplog.messages
         assert line.isprintable() and all(
-            shown in line for shown in (r"two\nlines2.png", r"\u001b[31mred2.png", r"caf\udce92.png")
+            shown in line
+            for shown in (r"two\nlines2.png", r"\u001b[31mred2.png", r"caf\udce92.png")
         )
     else:
         assert answer.startswith(("used", "left out"))

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import CheckpointError, ModelFileError, shown
+from ..runtime.errors import CheckpointError, ModelFileError, TrainingDivergedError, shown
 from ..runtime.files import atomic_file
 from ..runtime.signature import Signature
 from . import systems
@@ -28,6 +28,7 @@ from .torch_file import check_regular, load_torch_file
 FORMAT = 4
 AXES: dict[DataKind, int] = {"image": 3, "points": 1}
 OLDER = "Use a model.pt of `gan train`, or an older copy such as best.pt"
+LEARNT = ("networks", "averaged", "optimizers", "augmentations")  # whose numbers are finite
 SECTIONS = (
     "config", "data", "signature", "networks", "averaged", "optimizers", "progress", "augmentations", "health",
     "metrics", "threads",
@@ -180,6 +181,8 @@ class Checkpoint:
         data = self.content["data"]
         if not isinstance(data.get("name"), str) or not isinstance(data.get("digest"), str):
             raise _damaged(self.path, "data: name or digest")
+        if spoilt := first_bad_number(self.content):
+            raise _damaged(self.path, f"{spoilt} is not finite")
         self._count("data", "count", at_least=1)
         self._count("progress", "images_seen", at_least=0)
 
@@ -214,9 +217,53 @@ def _damaged(path: Path, seen: str) -> CheckpointError:
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: a kill leaves the old or the new one, whole."""
+    """Write a checkpoint atomically: a kill leaves the old or the new one, whole. Raises `StorageError`.
+
+    What is not finite is never written over a good file: it raises `TrainingDivergedError`.
+    """
+    if spoilt := first_bad_number(content):
+        raise TrainingDivergedError(
+            "Training diverged",
+            seen=f"{spoilt} is not finite; nothing was saved",
+            repair="Lower the learning rates",
+        )
     with atomic_file(path) as file:
-        torch.save(plain({"format": FORMAT, **content}), file)
+        try:
+            torch.save(plain({"format": FORMAT, **content}), file)
+        except RuntimeError as error:  # torch's own of a file that ended early hides the disk's
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+
+def first_bad_number(content: Mapping[str, Any]) -> str | None:
+    """The name of a number or tensor among what was learnt that is not finite, or None.
+
+    In networks infinity may be meant, as in a mask of attention. The content may be a stranger's: nested without end,
+    or within itself.
+    """
+    for section in LEARNT:
+        infinite = section in ("networks", "averaged")
+        waiting: list[tuple[str, Any]] = [(section, content[section])]
+        seen = set[int]()
+        while waiting:
+            name, value = waiting.pop()
+            if isinstance(value, (Mapping, list, tuple)):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+                    waiting += [(f"{name:.120} {key!s:.40}", entry) for key, entry in entries]
+            elif isinstance(value, (float, Tensor)) and _bad(value, infinite=infinite):
+                return name
+    return None
+
+
+def _bad(value: float | Tensor, *, infinite: bool) -> bool:
+    try:
+        tensor = torch.as_tensor(value)
+        return bool(tensor.isnan().any() if infinite else not tensor.isfinite().all())
+    except (RuntimeError, NotImplementedError, TypeError):  # sparse, quantised, without values
+        return True
 
 
 def plain(value: Any) -> Any:

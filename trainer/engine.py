@@ -31,6 +31,7 @@ from .windows import cut, flips, mirror, places, zoomed_size
 logger = logging.getLogger("gan.trainer")
 
 MAX_SKIPPED_IN_A_ROW = 10
+DIVERGED = "Lower the learning rates or raise r1, and start anew with --force"
 EXAMPLES, EXAMPLE_VALUES = 256, 256 * 3 * 64 * 64
 
 
@@ -100,6 +101,7 @@ class Training:
         self._generated: Batch | None = None  # of the move before, for a turn that reuses it
         self._told_right: float | None = None  # share of the reals that D told right in this step
         self.skipped_in_a_row = dict.fromkeys(self.players, 0)
+        self._skipped_with: dict[tuple[str, str], int] = {}  # in a row, of those with an objective
         self.stage_number = -1
         self._order = DataOrder(len(data), config.seed)
         self._partner_order = None  # that of the samples
@@ -107,6 +109,15 @@ class Training:
             own = derive_seed(config.seed, "partners")
             self._partner_order = DataOrder(len(data.partners), own)
         self._examples: Batch | None = None
+        self._infinite = {  # from the start, and so by intention, as a mask of attention is
+            (name, of) for name, network in self.networks.items()
+            for of, buffer in network.named_buffers() if not all_finite([buffer])
+        }  # fmt: skip
+
+    @property
+    def sound(self) -> bool:
+        """Whether all weights and buffers are finite, of the networks and their averages."""
+        return all_finite(self._numbers_of(self.networks) + self._numbers_of(self.averaged))
 
     @property
     def batch_size(self) -> int:
@@ -218,15 +229,18 @@ class Training:
             losses += values.detach() / parts
             self._read(batch, readings)
         parameters = self._parameters(player)
+        if not all_finite(self._numbers_of(self.networks, weights=False)):
+            losses += math.nan  # as bad, and in a mean that all processes share
         losses, right = self._together(parameters, losses, readings)
         loss, norm = losses.sum().item(), gradient_norm(parameters)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             for buffer, before in buffers:  # batch norm would keep what is not finite for ever
                 buffer.copy_(before)
             self._generated = None
-            self._skip(turn.player, loss, norm)
+            self._skip(turn.player, due, loss, norm)
             return
         self.skipped_in_a_row[turn.player] = 0
+        self._skipped_with |= {(turn.player, objective.name): 0 for objective in due}
         self._told_right = self._told_right if right is None else right
         moved = not (player.skip_below and losses[0].item() < player.skip_below)
         if moved:
@@ -387,18 +401,24 @@ class Training:
             for network in self.networks.values():
                 network.requires_grad_(True)
 
-    def _skip(self, name: str, loss: float, norm: float) -> None:
-        """Count a move that is not finite; a player's tenth in a row ends the run."""
+    def _skip(self, name: str, due: Sequence[Objective], loss: float, norm: float) -> None:
+        """Count a move that is not finite; a player's tenth in a row ends the run, or the tenth with a lazy objective."""
         self.skipped += 1
         self.skipped_in_a_row[name] += 1
         logger.warning(
             "Step %d: skipped a move of %s (loss %g, gradient norm %g)", self.step, name, loss, norm
         )
-        if self.skipped_in_a_row[name] >= MAX_SKIPPED_IN_A_ROW:
+        most, what = self.skipped_in_a_row[name], name
+        for objective in due:
+            key = (name, objective.name)
+            self._skipped_with[key] = self._skipped_with.get(key, 0) + 1
+            if self._skipped_with[key] > most:
+                most, what = self._skipped_with[key], f"{name} with {objective.name}"
+        if most >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingDivergedError(
                 "Training diverged",
-                seen=f"{MAX_SKIPPED_IN_A_ROW} moves of {name} in a row with a loss or gradient that is not finite",
-                repair="The last checkpoint is good: lower the learning rate or raise r1, and start with --force",
+                seen=f"{most} moves of {what} in a row with a loss, gradient or buffer that is not finite",
+                repair=DIVERGED,
             )
 
     def _read(self, batch: Batch, readings: Means) -> None:
@@ -437,6 +457,8 @@ class Training:
     @torch.no_grad()
     def _update_averages(self, batch_size: int) -> None:
         decay = min(self._decay(batch_size), (1 + self.step) / (10 + self.step))
+        if not all_finite(self._numbers_of({name: self.networks[name] for name in self.averaged})):
+            return  # an average would keep it for ever
         for name, averaged in self.averaged.items():
             live = self.networks[name]
             torch._foreach_lerp_(list(averaged.parameters()), list(live.parameters()), 1.0 - decay)
@@ -455,6 +477,16 @@ class Training:
             return default_ema_decay(self.config.steps)
         half_life = min(half_life, 0.05 * self.images_seen)
         return 0.5 ** (batch_size / max(half_life, 1e-3))
+
+    def _numbers_of(
+        self, networks: Mapping[str, nn.Module], *, weights: bool = True
+    ) -> list[Tensor]:
+        """Weights and buffers that are to be finite."""
+        found: list[Tensor] = []
+        for name, network in networks.items():
+            found += network.parameters() if weights else ()
+            found += [b for of, b in network.named_buffers() if (name, of) not in self._infinite]
+        return found
 
     def _parameters(self, player: Player) -> list[nn.Parameter]:
         return [
@@ -498,6 +530,15 @@ def _prepare(batch: Batch, due: list[Objective]) -> None:
         batch[entry] = tree_map(
             lambda x: x if x.requires_grad else x.detach().requires_grad_(), batch[entry]
         )
+
+
+@torch.no_grad()
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether every number is finite, of those tensors that hold any with a fraction."""
+    numbers = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not numbers:
+        return True
+    return bool(torch.stack(torch._foreach_norm(numbers, math.inf)).isfinite().all())
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> float:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from ..runtime.errors import CheckpointError
+from ..runtime.errors import CheckpointError, TrainingDivergedError
 from .checkpoint import Checkpoint, save
 from .config import Config
 from .distributed import World, join
-from .engine import Training
+from .engine import DIVERGED, Training
 from .metrics import default_metrics
 from .probe import Probe, choose_threads, threads_from_environment
 from .progress import Journal, Sheet, Speed, Status
@@ -53,6 +53,8 @@ def train(request: Request, on_status: Callable[[Status], None] | None = None) -
     ready = plan(request)
     ready.folder.make()
     with join(ready.device) as world, ready.folder.locked() if world.first else nullcontext():
+        if world.first:
+            ready.folder.tidy()
         ready.checkpoint = _latest(ready)
         _check_processes(ready.checkpoint, world, request.accept)
         world.wait()  # all have read before the first writes
@@ -103,7 +105,7 @@ class _Run:
         )
         stored = ready.checkpoint.metrics if ready.checkpoint else {"values": {}, "best": {}}
         self.measured, self.best = dict(stored["values"]), stored["best"].get("value")
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), self.training.step
 
     def go(self) -> Outcome:
         stopped = self._go() if self.world.first else self._follow()
@@ -126,14 +128,14 @@ class _Run:
 
     def _go(self) -> int:
         training, steps = self.training, self.config.steps
+        if training.step == 0:  # threads and steps are measured once: no kill may lose them
+            self._save()
         self.journal = Journal(self.folder, training.step)
         drawn = training.graph.outputs[0].kind in ("image", "points")
         self.sheet = Sheet(training) if drawn else None
         self.speed = Speed(training.step)
         self.values: dict[str, float] = {}
         told, stopped = 0.0, 0
-        if training.step == 0:  # threads and steps are measured once: no kill may lose them
-            self._save()
         try:
             while training.step < steps and not stopped:
                 training.run_step()
@@ -142,11 +144,18 @@ class _Run:
                 if time.monotonic() - told > 0.5:
                     told = time.monotonic()
                     self.on_status(self._status())
-            self._save()
+            if self.saved_step != training.step:
+                self._save()
             self.on_status(self._status())
-        finally:
-            self.journal.close()
+        except TrainingDivergedError as error:
+            raise self._diverged(error) from error
         return stopped
+
+    def _diverged(self, error: TrainingDivergedError) -> TrainingDivergedError:
+        """The error with the checkpoint that is left, and the ways on."""
+        kept = f"{self.folder.checkpoint} of step {self.saved_step} is good"
+        ways = f"{DIVERGED}; or go on from it with other rates: --set g_learning_rate=... --accept g-learning-rate"
+        return TrainingDivergedError(error.failed, seen=f"{error.seen}. {kept}", repair=ways)
 
     def _after_step(self) -> None:
         step, steps, request = self.training.step, self.config.steps, self.request
@@ -187,7 +196,7 @@ class _Run:
         )
         first = self.metrics[0]
         value = self.measured[first.name]
-        better = not math.isnan(value) and (
+        better = math.isfinite(value) and (
             self.best is None
             or (value > self.best if first.higher_is_better else value < self.best)
         )
@@ -197,6 +206,12 @@ class _Run:
 
     def _save(self, path: Path | None = None) -> None:
         training = self.training
+        if not training.sound:
+            raise TrainingDivergedError(
+                "Training diverged",
+                seen="Weights that are not finite were not saved",
+                repair=DIVERGED,
+            )
         content = training.state() | {
             "config": self.config.to_dict(),
             "data": {
@@ -214,9 +229,13 @@ class _Run:
             },
             "threads": {"count": self.threads, "processes": self.world.size},
         }
-        save(path or self.folder.checkpoint, content)
-        if path is None:
-            self.saved_at = time.monotonic()
+        if path is not None:
+            save(path, content)
+            return
+        if self.request.keep and self.saved_step:
+            self.folder.keep(self.saved_step, self.request.keep)
+        save(self.folder.checkpoint, content)
+        self.saved_at, self.saved_step = time.monotonic(), training.step
 
     def _status(self) -> Status:
         step, steps = self.training.step, self.config.steps

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import DatasetError
+from ..runtime.files import make_folder, writing
 from ..runtime.folders import first_of
 from .decode import TOO_SMALL, Fit, ImageRefused, NotSquare, prepare, tile_places
 from .pairs import Images, Look
@@ -225,14 +226,11 @@ def _allocate(
             seen=f"{sum(sizes)} bytes of pixels, limit {memory_limit}",
             repair="Give a folder for them, or a smaller resolution",
         )
-    scratch.mkdir(parents=True, exist_ok=True)
-    files = [scratch / name for name in ("pixels.u8", "partners.u8")[: len(shapes)]]
+    files = [make_folder(scratch) / name for name in ("pixels.u8", "partners.u8")[: len(shapes)]]
     for file, size in zip(files, sizes, strict=True):
-        file.unlink(
-            missing_ok=True
-        )  # a run that maps the old one keeps it; writing into it would not
         logger.info("The images need %.1f GB: they go to %s", size / 1e9, file)
-        _reserve(file, size)
+        with writing(f"{file}, {size / 1e9:.1f} GB,"):
+            _reserve(file, size)
     return [
         np.memmap(file, np.uint8, "r+", shape=shape)
         for file, shape in zip(files, shapes, strict=True)
@@ -240,17 +238,14 @@ def _allocate(
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Room on the disk for a file that is mapped: a full disk would kill the process in the midst of the images."""
+    """Take the room on the disk now: to write a mapped page for which there is none ends the process."""
+    file.unlink(missing_ok=True)  # a run that maps the old one keeps it
     try:
-        with open(file, "xb") as made:
+        with open(file, "xb") as room:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(made.fileno(), 0, size)
+                os.posix_fallocate(room.fileno(), 0, size)
             else:
-                made.truncate(size)
-    except OSError as error:
+                room.truncate(size)
+    except OSError:
         file.unlink(missing_ok=True)
-        raise DatasetError(
-            "The images do not fit",
-            seen=f"{size} bytes of pixels, and for {file}: {error.strerror}",
-            repair="Free space there, choose another --out, or a smaller --resolution",
-        ) from error
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..runtime.files import make_folder, writing
 from ..runtime.images import Pixels, grid, quantize, save, scatter
 from ..runtime.signature import class_count
 from .engine import Training
@@ -75,7 +77,8 @@ class Sheet:
     def draw(self) -> Pixels:
         if self._from_data:
             return self._rows()
-        samples = run_averaged(self._training.graph, self._training, self._inputs).cpu().numpy()
+        made = run_averaged(self._training.graph, self._training, self._inputs)
+        samples = made.nan_to_num().cpu().numpy()  # a picture is drawn of whatever there is
         return scatter(samples) if self._points else grid(quantize(samples), self.columns)
 
     def _rows(self) -> Pixels:
@@ -91,7 +94,7 @@ class Sheet:
         truth = examples["real"]
         shown += [made, truth[:count]] if isinstance(truth, Tensor) else [made]
         size, channels = made.shape[2:], max(x.shape[1] for x in shown)
-        columns = [fitted(x, size, channels).cpu().numpy() for x in shown]
+        columns = [fitted(x, size, channels).nan_to_num().cpu().numpy() for x in shown]
         images = np.stack([quantize(x) for x in columns], 1)  # (N, columns, H, W, C)
         return grid(images.reshape(-1, *images.shape[2:]), 2 * len(columns))
 
@@ -109,21 +112,49 @@ class Journal:
     """Writes readings to metrics.jsonl and TensorBoard, and sheets to samples/ and TensorBoard."""
 
     def __init__(self, folder: RunFolder, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._folder = folder
         folder.cut_metrics(step)
-        folder.samples.mkdir(exist_ok=True)
-        self._board: Any = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
+        make_folder(folder.samples)
+        self._board = Board(folder.tensorboard, step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._folder.append_metrics({"step": step, **values})
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.scalars(step, values)
 
     def sheet(self, step: int, image: Pixels) -> None:
         save(image, self._folder.samples / f"{step:07d}.png")
-        self._board.add_image("samples", image, step, dataformats="HWC")
+        self._board.image(step, image)
 
-    def close(self) -> None:
-        self._board.close()
+
+class Board:
+    """A file of TensorBoard's events, to which each reading is added at once, as to metrics.jsonl: a full disk is then
+    an error of this thread, where torch's SummaryWriter has another, which prints it and ends."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """purge_step: events of earlier files from this step on do not count."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
+
+        self._path = make_folder(folder) / f"events.out.tfevents.{time.time_ns()}"
+        start = SessionLog(status=SessionLog.START)
+        self._add(purge_step, {"file_version": "brain.Event:2"}, {"session_log": start})
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        from torch.utils.tensorboard.summary import scalar
+
+        self._add(step, *({"summary": scalar(name, value)} for name, value in values.items()))
+
+    def image(self, step: int, image: Pixels) -> None:
+        from torch.utils.tensorboard.summary import image as picture
+
+        self._add(step, {"summary": picture("samples", image, dataformats="HWC")})
+
+    def _add(self, step: int, *contents: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
+            RecordWriter,
+        )
+
+        with writing(self._path), open(self._path, "ab") as file:
+            for content in contents:
+                event = Event(wall_time=time.time(), step=step, **content)
+                RecordWriter(file).write(event.SerializeToString())

@@ -45,8 +45,8 @@ class Request:
 
     data: a folder, a zip, the name of built-in data, or None for the embedded digits. source: a folder or a zip of
     the images that samples are made from, where the system takes them. given: the settings chosen by name, the rest is the
-    preset's. settings: the same as NAME=VALUE texts. The other fields change no weights, but for threads, whose
-    number is part of a checkpoint.
+    preset's. settings: the same as NAME=VALUE texts. keep: so many of the checkpoints before the last stay in
+    history/. The other fields change no weights, but for threads, whose number is part of a checkpoint.
     """
 
     data: str | None = None
@@ -62,6 +62,7 @@ class Request:
     device: str = "auto"
     workers: int = 2
     checkpoint_every: int | None = None
+    keep: int = 0
     sample_every: int | None = None
     measure_every: int | None = None
 

@@ -3,6 +3,7 @@
 model.pt        the checkpoint, replaced whole
 best.pt         the one with the best first metric
 metrics.jsonl   one line a reading
+history/        the checkpoints before it, where they are kept
 samples/        the fixed latents' images as training goes on
 tensorboard/    the same numbers and pictures
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import CheckpointError
-from ..runtime.files import atomic_file
+from ..runtime.files import atomic_file, link, lock, make_folder, writing
 
 RUNS = Path("runs")
 
@@ -30,6 +31,7 @@ class RunFolder:
         self.checkpoint, self.best = path / "model.pt", path / "best.pt"
         self.metrics, self.samples = path / "metrics.jsonl", path / "samples"
         self.tensorboard, self.scratch = path / "tensorboard", path / "data"
+        self.history = path / "history"
 
     def make(self) -> None:
         try:
@@ -44,38 +46,57 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder against other processes; `CheckpointError` where one holds it already."""
-        try:
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise CheckpointError(
-                f"The run folder {self.path} cannot be written",
-                seen=f"{error}",
-                repair="Choose another with --out",
-            ) from error
-        try:
-            if not _lock(descriptor):
+        with contextlib.ExitStack() as stack:
+            try:
+                descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+                stack.callback(os.close, descriptor)
+                ours = lock(descriptor)
+            except OSError as error:
+                raise CheckpointError(
+                    f"The run folder {self.path} cannot be written",
+                    seen=f"{error}",
+                    repair="Choose another with --out",
+                ) from error
+            if not ours:
                 raise CheckpointError(
                     f"{self.path} is in use",
                     seen="Another process trains in it",
                     repair="Wait for it, or choose another folder with --out",
                 )
             yield
-        finally:
-            os.close(descriptor)
+
+    def tidy(self) -> None:
+        """Remove the half files that a kill left; only while the folder is locked."""
+        with writing(self.path):
+            for folder in (self.path, self.history, self.samples):
+                for part in folder.glob(".*part"):
+                    part.unlink(missing_ok=True)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=True) + "\n")
 
     def cut_metrics(self, step: int) -> None:
         """Drop the lines after `step`: a resumed run writes them again."""
         if not self.metrics.exists():
             return
-        kept = [
-            line for line in self.metrics.read_bytes().splitlines(True) if _step_of(line) <= step
-        ]
+        with writing(self.metrics):
+            lines = self.metrics.read_bytes().splitlines(True)
+        kept = [line for line in lines if _step_of(line) <= step]
         with atomic_file(self.metrics) as file:
             file.writelines(kept)
+
+    def keep(self, step: int, count: int) -> None:
+        """Keep the checkpoint, which is of `step` and about to be replaced, with the `count - 1` before it.
+
+        Later ones, of a run that the user took back, stay as well.
+        """
+        link(self.checkpoint, make_folder(self.history) / f"{step:09d}.pt")
+        with writing(self.history):
+            numbered = [path for path in self.history.glob("*.pt") if path.stem.isdecimal()]
+            past = sorted((int(path.stem), path) for path in numbered if int(path.stem) <= step)
+            for _, path in past[:-count]:
+                path.unlink(missing_ok=True)
 
 
 def choose_folder(out: Path | None, default_name: str, *, force: bool) -> RunFolder:
@@ -96,18 +117,6 @@ def choose_folder(out: Path | None, default_name: str, *, force: bool) -> RunFol
         folder = RunFolder(base.with_name(f"{base.name}-{number}"))
         number += 1
     return folder
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks, the folder goes unguarded
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _step_of(line: bytes) -> float:

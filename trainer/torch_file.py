@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import warnings
@@ -40,6 +41,13 @@ def load_torch_file(path: Path, *, what: str, repair: str) -> Any:
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises many kinds on foreign or damaged bytes
+        # EINVAL: torch looked before the begin of a file that is cut short
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise CheckpointError(
+                f"{path} cannot be read",
+                seen=error.strerror or f"{error}",
+                repair="Check the path and its permissions",
+            ) from error
         raise CheckpointError(
             f"{path} is not a readable {what}", seen=_reason(path, error), repair=repair
         ) from error

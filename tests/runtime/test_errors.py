@@ -19,6 +19,7 @@ TREE: dict[str, type[Exception]] = {
     "CheckpointError": ValueError,
     "ExportError": RuntimeError,
     "ParityError": RuntimeError,
+    "StorageError": OSError,
     "TrainingDivergedError": RuntimeError,
 }
 KINDS = [getattr(errors, name) for name in TREE]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gan.runtime.errors import StorageError
 from gan.runtime.files import atomic_file, sibling
 
 
@@ -67,7 +68,7 @@ def test_a_disk_that_fails_at_the_end_leaves_the_old_file_alone(
 
 
 def test_a_missing_folder_is_an_error_and_stays_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "nowhere" / "x"):
+    with pytest.raises(StorageError, match="No such file"), atomic_file(tmp_path / "nowhere" / "x"):
         pytest.fail("there is nothing to write to")
     assert names(tmp_path) == []
 

@@ -15,7 +15,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from PIL import Image
 
-from gan.runtime import InputError, images
+from gan.runtime import InputError, StorageError, images
 from gan.runtime.images import grid, quantize, save, save_all, scatter, to_pil
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -277,7 +277,7 @@ def test_a_disk_that_fails_stops_the_writing(tmp_path: Path) -> None:
             taken.append(number)
             yield picture(1, number)
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StorageError, match="No such file"):
         save_all(endless(), lambda number: tmp_path / "nowhere" / f"{number}.png")
     assert len(taken) <= 66
 

@@ -25,6 +25,7 @@ PUBLIC = [
     "ModelFileError",
     "ParityError",
     "Signature",
+    "StorageError",
     "TrainingDivergedError",
     "interpolate",
     "mix",

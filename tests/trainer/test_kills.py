@@ -1,7 +1,9 @@
-"""Promise 5: a kill at any instant loses at most the work since the last checkpoint, and a resumed run ends the same.
+"""Promise 5: a kill at any instant loses at most the work since the last checkpoint, and a resumed run ends the same; a
+killed export, sampling or translation leaves whole files only, and the same command goes on.
 
-GAN_TORTURE=1 raises the number of kills from 5 to 20 (trainings) and from 20 to 100 (checkpoints). The processes that
-are killed are forked from one that has only imported: to start Python and torch for each would take most of the time.
+GAN_TORTURE=1 raises the number of kills from 5 to 30 (trainings), from 20 to 100 (checkpoints), and from 4 to 30 each
+(exports, samplings, translations). The processes that are killed are forked from one that has only imported: to start
+Python and torch for each would take most of the time.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -19,24 +22,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from gan.export import gate
+from gan.runtime import Generator
 from gan.trainer.checkpoint import Checkpoint, plain, save
 from gan.trainer.loop import train
 from gan.trainer.request import Request
 
+from ..export.conftest import trace_here
+from ..runtime.conftest import tiny_model
+from ..runtime.translating import translating_model
 from .conftest import TINY, same, tiny_request
 
 TORTURE = os.environ.get("GAN_TORTURE") == "1"
-TRAINING_KILLS, TRAINING_STEPS = (20, 200) if TORTURE else (5, 50)
+TRAINING_KILLS, TRAINING_STEPS = (30, 300) if TORTURE else (5, 50)
 SAVING_KILLS = 100 if TORTURE else 20
+WRITING_KILLS, FILES = (30, 4_000) if TORTURE else (4, 600)
 SELDOM: dict[str, Any] = {"sample_every": 10**9, "measure_every": 10**9}
 
 NURSERY = """
-import json, logging, os, sys, time, traceback
+import json, logging, os, sys, tempfile, time, traceback
 from pathlib import Path
-import torch, torch._dynamo, torch.utils.tensorboard
+import onnxruntime, pickle, torch, torch._dynamo, torch.utils.tensorboard
+from PIL import Image
+from gan.cli import app
+from gan.export import gate
 from gan.trainer.checkpoint import Checkpoint, save
 from gan.trainer.engine import Training
 from gan.trainer import loop as module
@@ -64,6 +78,26 @@ def save_for_ever(path):
         content["progress"] = {**content["progress"], "step": step}
         content["networks"] = {"G": {"weight": torch.full((300_000,), float(step))}}
         save(Path(path), content)
+
+def gan(*words):
+    try:
+        app(words)
+    except SystemExit as end:
+        return end.code or 0
+
+def export_for_ever(checkpoint, output, proven, temporary):
+    "Export after export of all graphs, whose proof is at hand; says where it is."
+    tempfile.tempdir = temporary
+    proof = pickle.loads(Path(proven).read_bytes())
+    gate._prove_graph = lambda kept, content, graph, settings: proof[graph]
+    replace = os.replace
+    def slow(source, target):
+        print("renaming", flush=True)
+        time.sleep(0.02)
+        replace(source, target)
+    os.replace = slow
+    while True:
+        gate.export_all(checkpoint, output, overwrite=True)
 
 torch.set_num_threads(1)
 for line in sys.stdin:
@@ -220,6 +254,168 @@ def test_no_kill_leaves_an_unreadable_checkpoint(
     assert within >= SAVING_KILLS // 2
     save(path, start)
     assert [file.name for file in path.parent.iterdir()] == ["model.pt"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    (root / "sampled.onnx").write_bytes(tiny_model())
+    (root / "plain.onnx").write_bytes(translating_model(scale=2))
+    return root
+
+
+def killed_until_done(
+    nursery: Nursery, words: list[str], again: str, out: Path, dice: random.Random
+) -> None:
+    """Kill a command that writes FILES files WRITING_KILLS times, at any moment of its work; then let it end."""
+    done = 0
+    for _ in range(WRITING_KILLS):
+        with (command := nursery.start("gan", *words)).lines:
+            until = time.monotonic() + 60
+            while len(visible(out)) <= done:  # until it is at work
+                assert time.monotonic() < until, command.err.read_text()
+            time.sleep(dice.random() * 0.05)
+            command.send(signal.SIGKILL)
+            assert command.wait() == -signal.SIGKILL, command.err.read_text()
+        found = visible(out)
+        assert done < len(found) < FILES
+        done = len(found)
+        for path in dice.sample(found, 20) if done > 20 else found:
+            with Image.open(path) as image:
+                image.load()  # whole
+        assert len([*out.rglob(".*.part")]) <= 8
+        if again not in words:
+            words = [*words, again]
+    with (command := nursery.start("gan", *words)).lines:
+        assert command.wait() == 0, command.err.read_text()
+    assert len(visible(out)) == FILES and not [*out.rglob(".*")]
+
+
+def visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.png") if path.name[0] != ".")
+
+
+@pytest.mark.torture
+def test_a_killed_sampling_leaves_whole_files_and_goes_on(
+    models: Path, tmp_path: Path, nursery: Nursery
+) -> None:
+    words = f"sample {models}/sampled.onnx --count {FILES} --seed 5 --threads 1 --out {tmp_path}/out".split()
+    killed_until_done(nursery, words, "--skip-existing", tmp_path / "out", random.Random(1))
+    expected = Generator(models / "sampled.onnx", device="cpu", threads=1).sample(FILES, seed=5)
+    for number, path in enumerate(visible(tmp_path / "out")):
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image), expected[number]), path
+
+
+@pytest.mark.torture
+def test_a_killed_translation_leaves_whole_files_and_goes_on(
+    models: Path, tmp_path: Path, nursery: Nursery
+) -> None:
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    first = source / "sub" / "first.png"
+    Image.effect_noise((32, 24), 50).convert("RGB").save(first)
+    for number in range(1, FILES):
+        os.link(first, source / f"{number}.png")
+    words = f"translate {models}/plain.onnx {source} {tmp_path}/out --threads 1".split()
+    killed_until_done(nursery, words, "--skip-existing", tmp_path / "out", random.Random(2))
+    made = {path.read_bytes() for path in visible(tmp_path / "out")}
+    assert len(made) == 1 and len([*(tmp_path / "out" / "sub").iterdir()]) == 1
+
+
+@pytest.mark.torture
+def test_a_killed_export_leaves_whole_files_and_no_temporary_ones(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch, digit_folder: Path
+) -> None:
+    """Those of a process that was killed go with the next export, a minute later."""
+    given = {**TINY, "steps": 1, "style": 4, "mapping_layers": 2, "max_width": 8}
+    request = Request(data=str(digit_folder), system="stylegan2", out=tmp_path / "run", given=given, threads=1)  # fmt: skip
+    checkpoint, out = train(request).folder.checkpoint, tmp_path / "out"
+    temporary = tmp_path / "temporary"
+    for folder in (out, temporary):
+        folder.mkdir()
+    proof = prove(checkpoint, tmp_path / "proven.pkl", monkeypatch)
+    paths = (checkpoint, out / "m.onnx", tmp_path / "proven.pkl", temporary)
+    job = ("export_for_ever", *map(str, paths))
+    dice, left = random.Random(3), 0
+    for _ in range(WRITING_KILLS // 2 if not TORTURE else WRITING_KILLS):
+        with (command := nursery.start(*job)).lines as lines:
+            for _ in range(dice.randint(0, 4)):
+                assert lines.readline() == "renaming\n", command.err.read_text()
+            time.sleep(dice.random() * 0.1)
+            command.send(signal.SIGKILL)
+            assert command.wait() == -signal.SIGKILL, command.err.read_text()
+        for path in out.iterdir():
+            graph = {"m.onnx": "image"}.get(path.name, path.name.split(".")[1])
+            assert path.name[0] == "." or path.read_bytes() == proof[graph]
+        assert len([*out.glob(".*.part")]) <= 3
+        found = [*temporary.iterdir()]
+        assert (
+            len(found) <= 3
+        )  # they do not pile up: of this one, and of such as were killed before they swept
+        left += len(found)
+        for folder in found:
+            os.utime(folder, (time.time() - 100,) * 2)
+    assert left >= 1
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    gate.export_all(checkpoint, out / "m.onnx", overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "m.mapping.onnx", "m.onnx", "m.synthesis.onnx",
+    ]  # fmt: skip
+    assert not [*temporary.iterdir()]
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(not TORTURE, reason="each export takes seconds: GAN_TORTURE=1")
+def test_a_command_that_exports_is_killed_in_any_of_its_steps(
+    tmp_path: Path, digit_folder: Path
+) -> None:
+    given = {**TINY, "steps": 1, "style": 4, "mapping_layers": 2, "max_width": 8}
+    request = Request(data=str(digit_folder), system="stylegan2", out=tmp_path / "run", given=given, threads=1)  # fmt: skip
+    checkpoint, out = train(request).folder.checkpoint, tmp_path / "out"
+    temporary = tmp_path / "temporary"
+    for folder in (out, temporary):
+        folder.mkdir()
+    words = f"export {checkpoint} {out}/m.onnx --graph all --max-batch 2 --force".split()
+    command = [sys.executable, "-m", "gan.cli", *words]
+    environment = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+    begin = time.monotonic()
+    assert start().wait() == 0
+    seconds, whole = time.monotonic() - begin, {p.name: p.read_bytes() for p in out.iterdir()}
+    dice = random.Random(4)
+    for _ in range(6):
+        process = start()
+        time.sleep(dice.random() * seconds)
+        process.kill()
+        process.wait()
+        assert {p.name: p.read_bytes() for p in out.iterdir() if p.name[0] != "."} == whole
+        for folder in temporary.glob("gan-export-*"):
+            os.utime(folder, (time.time() - 100,) * 2)
+    time.sleep(10)  # what traced for the last one ends by itself
+    for folder in temporary.glob("gan-export-*"):
+        os.utime(folder, (time.time() - 100,) * 2)
+    assert start().wait() == 0
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == whole
+    assert not [*temporary.glob("gan-export-*")]
+
+
+def prove(checkpoint: Path, path: Path, patch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The proof of each graph, kept in `path` and for this process: the file of each graph."""
+    prove_graph, proof = vars(gate)["_prove_graph"], dict[str, Any]()
+    patch.setattr(gate, "trace", trace_here)
+    patch.setattr(
+        gate, "_prove_graph", lambda kept, content, graph, settings: proof.setdefault(
+            graph, proof.get(graph) or prove_graph(kept, content, graph, settings)
+        )
+    )  # fmt: skip
+    (path.parent / "first").mkdir()
+    gate.export_all(checkpoint, path.parent / "first" / "m.onnx", max_batch=2)
+    path.write_bytes(pickle.dumps(proof))
+    return {graph: data for graph, (_, data, _) in proof.items()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan.runtime.errors import DatasetError, InputError
+from gan.runtime.errors import DatasetError, InputError, StorageError
 from gan.trainer import preparation
 from gan.trainer.data import load_dataset
 from gan.trainer.dataset import Dataset
@@ -179,7 +179,9 @@ def test_a_full_disk_is_found_before_the_pixels_are_mapped(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(DatasetError, match=r"576 bytes of pixels.*No space left on device"):
+    with pytest.raises(
+        StorageError, match=r"pixels\.u8, 0\.0 GB, was not written.*No space left on device"
+    ):
         load(path, memory_limit=10, scratch=tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 

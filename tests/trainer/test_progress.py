@@ -118,7 +118,6 @@ def test_readings_go_to_the_file_and_to_tensorboard(tmp_path: Path) -> None:
     journal.scalars(100, {"loss/D": 0.25})
     picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     journal.sheet(100, picture)
-    journal.close()
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert lines == [{"step": 50, "loss/D": 0.5}, {"step": 100, "loss/D": 0.25}]
     with Image.open(folder.samples / "0000100.png") as image:
@@ -137,11 +136,9 @@ def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(
     first = Journal(folder, 0)
     for number in (50, 100, 150):
         first.scalars(number, {"loss/D": number + 0.5})
-    first.close()
     second = Journal(folder, step)
     for number in (150, 200):
         second.scalars(number, {"loss/D": number + 0.25})
-    second.close()
     lines = [json.loads(line)["loss/D"] for line in folder.metrics.read_text().splitlines()]
     assert lines == [*kept, 150.25, 200.25]
     scalars = events(folder).Scalars("loss/D")
