@@ -349,7 +349,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
         lambda c: at("averaged", {"weight": torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8)}, "G")(c),
     ),
     "a tensor of 2^40 values": (
-        "do not fit", lambda c: at("averaged", {n: torch.zeros(1).expand(2**40) for n in c["averaged"]["G"]}, "G")(c)
+        "a tensor of a kind", lambda c: at("averaged", {n: torch.zeros(1).expand(2**40) for n in c["averaged"]["G"]}, "G")(c)
     ),
     "a width of 2^20": ("do not fit|width", option("width", 2**20)),
     "a latent of 2^40": ("do not fit|latent", option("latent", 2**40)),

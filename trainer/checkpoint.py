@@ -204,6 +204,8 @@ def _check_plain(path: Path, section: str, value: Any, *, tensors: bool) -> None
             _check_plain(path, section, part, tensors=tensors)
     elif isinstance(value, Tensor):
         odd = value.layout is not torch.strided or value.is_quantized or value.is_meta
+        if not odd:  # one number may be repeated without end
+            odd = value.numel() * value.element_size() > value.untyped_storage().nbytes()
         if not tensors or odd or value.is_complex():
             raise _damaged(path, f"{section}: a tensor of a kind that does not belong there")
     elif type(value) is int and not -LARGEST <= value < LARGEST:

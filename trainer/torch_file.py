@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -30,16 +30,19 @@ def check_regular(path: Path) -> None:
 
 
 def load_torch_file(path: Path, *, what: str, repair: str) -> Any:
-    """The content of the file, on the CPU, of at most a million values and as large as the file at most.
+    """The content of the file, on the CPU, of at most a million values, tensors among them.
 
-    what: what it should be, for the message, such as "checkpoint". repair: the third part of every message here.
-    Raises `CheckpointError`.
+    A tensor may repeat a number without end, and so be larger than the file. what: what it should be, for the message,
+    such as "checkpoint". repair: the third part of most messages here. Raises `CheckpointError`.
     """
-    _check_packing(path, repair)
     try:
+        with open(path, "rb") as file:
+            _check_packing(path, file, repair)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # the unpickler raises many kinds on foreign or damaged bytes
         # EINVAL: torch looked before the begin of a file that is cut short
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
@@ -51,22 +54,23 @@ def load_torch_file(path: Path, *, what: str, repair: str) -> Any:
         raise CheckpointError(
             f"{path} is not a readable {what}", seen=_reason(path, error), repair=repair
         ) from error
-    _check_extent(path, content, repair)
+    if fault := _excess(content):
+        raise CheckpointError(f"{path} was refused", seen=fault, repair=repair)
     return content
 
 
-def _check_packing(path: Path, repair: str) -> None:
+def _check_packing(path: Path, file: BinaryIO, repair: str) -> None:
     """torch.save packs nothing: a zip whose entries are larger than itself was made to hurt."""
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(file):
         return
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise CheckpointError(
             f"{path} is damaged", seen=f"{error!s:.100}", repair=repair
         ) from error
-    if unpacked > (size := os.path.getsize(path)):
+    if unpacked > (size := os.fstat(file.fileno()).st_size):
         raise CheckpointError(
             f"{path} was refused",
             seen=f"{size} bytes that unpack to {unpacked}",
@@ -85,21 +89,19 @@ def _reason(path: Path, error: Exception) -> str:
     return f"It is cut short, or not a file of torch.save at all ({type(error).__name__})"
 
 
-def _check_extent(path: Path, content: Any, repair: str) -> None:
-    """A few bytes of pickle can be a list of lists that no loop over it ever leaves; to print it is such a loop."""
+def _excess(content: Any) -> str:
+    """What is too large, or "": a few bytes of pickle can be a list of lists that no loop over it ever leaves, and to
+    print it is such a loop."""
     count, waiting = 0, [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
         count += 1
-        if depth > DEEPEST or count > MOST_VALUES:
-            raise CheckpointError(
-                f"{path} was refused",
-                seen=f"Its content is nested more than {DEEPEST} deep"
-                if depth > DEEPEST
-                else f"Its content has more than {MOST_VALUES} values",
-                repair=repair,
-            )
+        if depth > DEEPEST:
+            return f"Its content is nested more than {DEEPEST} deep"
+        if count > MOST_VALUES:
+            return f"Its content has more than {MOST_VALUES} values"
         waiting += ((part, depth + 1) for part in _parts(value))
+    return ""
 
 
 def _parts(value: Any) -> Iterator[Any]:
