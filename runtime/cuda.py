@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from .errors import DeviceUnavailableError, InputError, shown
 from .inputs import Array
-from .latents import check_integer
+from .values import check_choice, check_flag, check_integer
 
 logger = logging.getLogger("gan.runtime")
 
@@ -55,10 +55,8 @@ class CudaOptions:
         if self.memory_limit is not None:
             check_integer("memory limit", self.memory_limit, 1 << 20, 2**63 - 1)
         for name in ("tf32", "graphs", "prefer_nhwc", "tensorrt"):
-            if not isinstance(getattr(self, name), bool):
-                raise _refused(name, getattr(self, name), "Give True or False")
-        if self.search not in SEARCHES:
-            raise _refused("search", self.search, f"Give one of: {', '.join(SEARCHES)}")
+            check_flag(name, getattr(self, name))
+        check_choice("search", self.search, SEARCHES)
         if self.tensorrt_cache is not None:
             cache = self.tensorrt_cache
             if not isinstance(cache, str | os.PathLike) or not os.path.isdir(cache):

@@ -13,30 +13,50 @@ GanError
 
 from __future__ import annotations
 
+import reprlib
+
+LONGEST_PART, LONGEST_VALUE = 2_000, 60  # characters
+
 
 class GanError(Exception):
     """Base of every error that the toolchain raises on purpose.
 
     A message has three parts: what failed, what was seen, how to repair it (with the exact command where there
-    is one).
+    is one). It is one line, whatever paths and values are named in it, and of bounded length.
     """
 
     def __init__(self, failed: str, *, seen: str = "", repair: str = "") -> None:
         self.failed, self.seen, self.repair = failed, seen, repair
-        super().__init__(
-            ". ".join(part.rstrip(".") for part in (failed, seen, repair) if part) + "."
-        )
+        parts = (one_line(part) for part in (failed, seen, repair) if part)
+        super().__init__(". ".join(part.rstrip(".") for part in parts) + ".")
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.failed, self.seen, self.repair)
 
 
 def shown(value: object) -> str:
-    """At most 60 characters of a value that was refused, for a message."""
+    """At most 60 characters of a value that was refused, for a message. No value is too large, or too odd, for it."""
     try:
-        return f"{value!r:.60}"
-    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return _repr.repr(value)[:LONGEST_VALUE]
+    except Exception:  # Python prints no integer of over 4,300 digits, and objects raise anything
         return f"an enormous {type(value).__name__}"
+
+
+def one_line(text: str) -> str:
+    """`text` with line breaks and control characters escaped, and without its middle where it is very long."""
+    if len(text) > LONGEST_PART:
+        half = LONGEST_PART // 2
+        text = f"{text[:half]} ... {text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+_repr = reprlib.Repr()  # looks at the beginning of a value only, and not into its depth
+_repr.maxstring = _repr.maxother = (
+    3 * LONGEST_VALUE
+)  # what is longer loses its middle, and is cut after that
+_repr.maxlong = 5_000
 
 
 def _rebuild(kind: type[GanError], failed: str, seen: str, repair: str) -> GanError:

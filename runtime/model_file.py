@@ -14,6 +14,7 @@ from typing import Any
 from . import latents
 from .errors import ModelFileError
 from .signature import Field, Signature, parse_json_object
+from .values import refused as refused_value
 from .wire import MAX_BYTES, ModelInfo, TensorInfo, read_model, refused
 
 PREFIX = "gan."
@@ -43,8 +44,10 @@ class ModelFile:
         """Read a path, or bytes already in memory. Raises `ModelFileError` for whatever is not a model of ours."""
         if isinstance(source, (bytes, bytearray, memoryview)):
             name, data = "<bytes>", bytes(source)
+        elif isinstance(source, (str, os.PathLike)):
+            name, data = f"{source}", _read_bytes(Path(source))
         else:
-            name, data = os.fspath(source), _read_bytes(Path(source))
+            raise refused_value("model", source, "Give a path, or the bytes of a file")
         if data[:2] == b"PK":  # torch.save writes a zip
             raise ModelFileError(
                 f"{name} cannot be sampled",
@@ -71,6 +74,8 @@ class ModelFile:
 
     def section(self, name: str) -> dict[str, Any]:
         """One part of the metadata, such as "parity"; {} where the file has none."""
+        if not isinstance(name, str):
+            raise refused_value("section", name, f"Give one of: {', '.join(METADATA_KEYS)}")
         text = self.info.metadata.get(PREFIX + name)
         return {} if text is None else parse_json_object(text, name)
 

@@ -173,6 +173,7 @@ def _of_image(image: Image) -> Picture:
 
 
 def _of_array(array: NDArray[Any]) -> Picture:
+    array = np.asarray(array)  # a matrix would stay one
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     pixels = array[:, :, None] if array.ndim == 2 else array

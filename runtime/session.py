@@ -21,8 +21,8 @@ from .cuda import ACCEPT_CPU, CPU, REINSTALL, CudaOptions, open_cuda, report_pla
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError, InputError, ModelFileError, shown
 from .inputs import Array
-from .latents import check_integer
 from .pace import LARGEST, Pace
+from .values import check_integer
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -63,7 +63,7 @@ class Session:
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
         onnxruntime refuses.
         """
-        if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
+        if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
             raise InputError(
                 "The device was refused",
                 seen=f"device={shown(device)}",

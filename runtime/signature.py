@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from .errors import ModelFileError
+from .errors import InputError, ModelFileError
 from .latents import NOISE_STREAM
 
 FORMAT = 1
@@ -122,7 +122,17 @@ class Signature:
         return next((field for field in self.inputs if field.name == name), None)
 
     def to_json(self) -> str:
-        """Versioned JSON, the same text for equal signatures."""
+        """Versioned JSON, the same text for equal signatures. `InputError` for fields of what is no JSON."""
+        try:
+            return json.dumps(self._to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
+            raise InputError(
+                "The signature cannot be written",
+                seen=f"{type(error).__name__}: {error!s:.100}",
+                repair="Make its fields of texts and finite numbers",
+            ) from error
+
+    def _to_dict(self) -> dict[str, Any]:
         content = {
             "format": FORMAT,
             "inputs": [_field_to_dict(field) for field in self.inputs],
@@ -133,7 +143,7 @@ class Signature:
             content["radius"] = self.radius
         if self.least != 1:
             content["least"] = self.least
-        return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return content
 
     @classmethod
     def from_json(cls, text: str) -> Signature:
@@ -197,6 +207,8 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
 def parse_json_object(text: str, what: str) -> dict[str, Any]:
     """A JSON object from text of at most 1 MiB; anything else raises `ModelFileError`."""
+    if not isinstance(text, str):
+        raise _refused(f"{what} of type {type(text).__name__}")
     if len(text) > MAX_JSON_BYTES:
         raise _refused(f"{len(text)} characters of {what}")
     try:

@@ -1,0 +1,220 @@
+"""Odd values to give to anything that takes a value: made anew at each use, none of them large before it is looked at."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import fractions
+import itertools
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from hypothesis import strategies as st
+
+NAN, INF = float("nan"), float("inf")
+BILLION, ENORMOUS = 10**9, 10**18
+
+
+class Unshowable:
+    """Neither its text nor its truth can be had."""
+
+    def __repr__(self) -> NoReturn:
+        raise RuntimeError("no text")
+
+    def __bool__(self) -> NoReturn:
+        raise RuntimeError("no truth")
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise RuntimeError("no array")
+
+
+class NoPath:
+    def __fspath__(self) -> Any:
+        return 3
+
+
+def deep(levels: int = 20_000) -> list[Any]:
+    """A list in a list in a list: beyond what Python's own repr, or a recursion, can follow."""
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def masked(shape: tuple[int, ...] = (1, 4)) -> Any:
+    return np.ma.MaskedArray(np.zeros(shape, np.float32), mask=True)
+
+
+def big_endian(*shape: int) -> Any:
+    return np.linspace(-1, 1, int(np.prod(shape))).astype(">f4").reshape(shape)
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    # numbers
+    "nan": lambda: NAN,
+    "infinity": lambda: INF,
+    "-infinity": lambda: -INF,
+    "1e309": lambda: float("1e309"),
+    "-0.0": lambda: -0.0,
+    "subnormal": lambda: 5e-324,
+    "half": lambda: 0.5,
+    "-1": lambda: -1,
+    "0": lambda: 0,
+    "1": lambda: 1,
+    "10^9": lambda: BILLION,
+    "10^18": lambda: ENORMOUS,
+    "2^63": lambda: 2**63,
+    "2^64 - 1": lambda: 2**64 - 1,
+    "2^64": lambda: 2**64,
+    "-2^64": lambda: -(2**64),
+    "10^400": lambda: 10**400,
+    "10^5000": lambda: 10**5000,
+    "True": lambda: True,
+    "False": lambda: False,
+    "1j": lambda: 1j,
+    "a fraction": lambda: fractions.Fraction(1, 3),
+    "a decimal": lambda: decimal.Decimal("NaN"),
+    # numpy's
+    "int8": lambda: np.int8(-1),
+    "uint64": lambda: np.uint64(2**64 - 1),
+    "float16": lambda: np.float16(0.5),
+    "float32 nan": lambda: np.float32(NAN),
+    "longdouble": lambda: np.longdouble("1e400"),
+    "a bool of numpy": lambda: np.bool_(True),
+    "a duration": lambda: np.timedelta64(1, "s"),
+    "a date": lambda: np.datetime64("2026-01-01"),
+    "a text of numpy": lambda: np.str_("0"),
+    "bytes of numpy": lambda: np.bytes_(b"0"),
+    "an array of no axis": lambda: np.array(3),
+    # texts
+    "an empty text": lambda: "",
+    "a blank": lambda: " ",
+    "a digit": lambda: "3",
+    "an Arabic digit": lambda: "٣",
+    "a superscript": lambda: "²",
+    "a number with _": lambda: "1_0",
+    "a number as text": lambda: "1e309",
+    "None as text": lambda: "None",
+    "NUL": lambda: "a\0b",
+    "a line break": lambda: "a\nb\r\x1b[31mc",
+    "half a surrogate pair": lambda: "\ud800",
+    "any script": lambda: "日本語 ñ 🎲",
+    "10^6 characters": lambda: "x" * 10**6,
+    "10^6 digits": lambda: "7" * 10**6,
+    "5000 digits": lambda: "7" * 5000,
+    "parent folders": lambda: "../../../etc/passwd",
+    "bytes": lambda: b"0",
+    "a byte of 0": lambda: b"\0",
+    "a bytearray": lambda: bytearray(b"\1"),
+    "a memoryview": lambda: memoryview(b"\1"),
+    # what is neither
+    "None": lambda: None,
+    "an ellipsis": lambda: ...,
+    "a class": lambda: int,
+    "a function": lambda: len,
+    "an object": object,
+    "what cannot be shown": Unshowable,
+    "a path that is a number": NoPath,
+    "a day": lambda: datetime.date(2026, 1, 1),
+    "a generator": lambda: (i for i in range(3)),
+    "an endless generator": itertools.count,
+    "a set": lambda: {1, 2},
+    "an empty list": lambda: [],
+    "an empty dict": lambda: {},
+    "a dict": lambda: {"a": [1]},
+    "a list of nothing": lambda: [None],
+    "a list of unequal rows": lambda: [[1, 2], [3]],
+    "a list that holds itself": lambda: _endless(),
+    "a deep list": deep,
+    "a deep tuple of one": lambda: ((((1,),),),),
+    "10^18 numbers": lambda: range(ENORMOUS),
+    # arrays
+    "objects": lambda: np.array([None, 1], object),
+    "texts of numpy": lambda: np.array(["a", "b"]),
+    "complex numbers": lambda: np.zeros((2, 4), complex),
+    "dates": lambda: np.zeros((2, 4), "datetime64[s]"),
+    "durations": lambda: np.zeros((2, 4), "timedelta64[s]"),
+    "a structure": lambda: np.zeros((2, 4), [("a", int), ("b", float)]),
+    "records of bytes": lambda: np.zeros((2, 4), "V3"),
+    "bools of numpy": lambda: np.zeros((2, 4), bool),
+    "a nan in an array": lambda: np.array([[NAN, 1, 2, 3]]),
+    "an array of no row": lambda: np.zeros((0, 4), np.float32),
+    "an array of no column": lambda: np.zeros((2, 0), np.float32),
+    "65 axes in lists": lambda: _nested(65),
+    "a masked array": masked,
+    "a matrix": lambda: _matrix(),
+    "10^12 rows that are one": lambda: np.broadcast_to(np.zeros(4, np.float32), (10**12, 4)),
+    "a picture of 2^40 pixels": lambda: np.broadcast_to(
+        np.zeros((1, 1, 3), np.uint8), (2**20, 2**20, 3)
+    ),
+    "pictures of 2^40 pixels": lambda: np.broadcast_to(
+        np.zeros((1, 1, 1, 3), np.uint8), (2**20, 2**10, 2**10, 3)
+    ),
+    "a bool picture of 2^40 pixels": lambda: np.broadcast_to(np.zeros((1, 1), bool), (2**20, 2**20)),
+}  # fmt: skip
+
+
+def _endless() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def _nested(levels: int) -> Any:
+    value: Any = 1.0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def _matrix() -> Any:
+    return np.zeros((2, 3), np.uint8).view(np.matrix)
+
+
+TEXTS = {name: make for name, make in ODD.items() if type(make()) is str}
+
+numbers = st.one_of(
+    st.floats(width=64),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([0, 1, -1, 2**31, 2**63, 2**64, 10**9, 10**18, NAN, INF, -0.0, 5e-324, 1e309]),
+)
+texts = st.one_of(
+    st.text(max_size=30),
+    st.text("0123456789.-+eE_ x٣²\n\0", max_size=12),
+    numbers.map(str),
+    st.sampled_from(list(TEXTS)).map(lambda name: TEXTS[name]()),
+)
+values = st.one_of(
+    numbers,
+    texts,
+    st.sampled_from(list(ODD)).map(lambda name: ODD[name]()),
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=5), st.binary(max_size=5)),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4),
+            st.dictionaries(st.text(max_size=3), inner, max_size=3),
+            st.tuples(inner, inner),
+        ),
+        max_leaves=12,
+    ),
+)
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def files_below(*places: Path) -> set[Path]:
+    """All that lies below, links not followed."""
+    return set(_walk(places))
+
+
+def _walk(places: tuple[Path, ...]) -> Iterator[Path]:
+    for place in places:
+        yield from place.rglob("*")
