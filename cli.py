@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, Any
 
 try:
     import typer
-    from typer.core import TyperGroup
+    from typer.core import TyperCommand, TyperGroup
 except ModuleNotFoundError:
     raise SystemExit(
         "gan: the command needs typer. Install it: pip install 'gan-toolchain[cli]'"
@@ -32,6 +33,10 @@ class Group(TyperGroup):
     """Turns an error of ours into one line on stderr and exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # a file's name need not be text of any encoding
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -39,12 +44,25 @@ class Group(TyperGroup):
         except BrokenPipeError:
             raise typer.Exit(141) from None  # the reader left, as in `gan inspect FILE | head`
         except OSError as error:
-            fail(f"{error}")
+            from .runtime.errors import one_line
+
+            fail(one_line(f"{error}"))
         except Exception as error:
             errors = sys.modules.get(f"{__package__}.runtime.errors")  # not loaded, not raised
             if errors is None or not isinstance(error, errors.GanError):
                 raise
             fail(f"{error}")
+
+
+class Command(TyperCommand):
+    """Takes no empty argument: it is a variable that was not set, and as a path it would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, arg in zip(["", *args], args, strict=False):
+            if not arg or (arg.startswith("--") and arg.endswith("=")):
+                named = before if before.startswith("-") else arg or "an argument"
+                raise typer.BadParameter(f"{named} is empty: was a variable not set?")
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -68,7 +86,7 @@ for module, command in (
     (bench, bench.bench),
     (doctor, doctor.doctor),
 ):
-    app.command(epilog=f"Example: {module.EXAMPLE}")(command)
+    app.command(cls=Command, epilog=f"Example: {module.EXAMPLE}")(command)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from .errors import DeviceUnavailableError, GanError
 from .session import (
     Session,
     available_cpus,
+    check_device,
     check_packages,
     installed_packages,
     load_onnxruntime,
@@ -35,6 +36,7 @@ class Finding:
 
 def examine(device: str = "auto") -> list[Finding]:
     """Everything worth knowing here. device: "cuda" makes a missing CUDA a fault, "cpu" leaves CUDA out."""
+    check_device(device)
     findings = [
         Finding("python", platform.python_version(), sys.version_info >= (3, 11)),
         Finding("platform", f"{platform.platform()}, {available_cpus()} CPUs usable"),

@@ -69,6 +69,7 @@ def grid(images: Pixels, columns: int | None = None, *, gap: int = 2) -> Pixels:
             seen=f"{columns} columns, {gap} pixels apart",
             repair="Give columns from 1 and a gap from 0",
         )
+    columns = min(columns, count)  # an empty column may cost more than all images
     rows = math.ceil(count / columns)
     sheet = np.zeros(
         (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.uint8

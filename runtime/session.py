@@ -63,12 +63,7 @@ class Session:
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
         onnxruntime refuses.
         """
-        if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
-            raise InputError(
-                "The device was refused",
-                seen=f"device={shown(device)}",
-                repair='Give "auto", "cpu", "cuda" or "cuda:N"',
-            )
+        check_device(device)
         if cuda is not None and not isinstance(cuda, CudaOptions):
             raise InputError(
                 "The CUDA options were refused", seen=shown(cuda), repair="Give CudaOptions(...)"
@@ -236,6 +231,16 @@ class Session:
             raise DeviceUnavailableError(
                 "onnxruntime made no CUDA session", seen=f"{error!s:.300}", repair=ACCEPT_CPU
             ) from error
+
+
+def check_device(device: str) -> None:
+    """`InputError` for what names no device."""
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
+        raise InputError(
+            "The device was refused",
+            seen=f"device={shown(device)}",
+            repair='Give "auto", "cpu", "cuda" or "cuda:N"',
+        )
 
 
 def available_cpus() -> int:

@@ -125,7 +125,14 @@ class Signature:
         """Versioned JSON, the same text for equal signatures. `InputError` for fields of what is no JSON."""
         try:
             return json.dumps(self._to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             raise InputError(
                 "The signature cannot be written",
                 seen=f"{type(error).__name__}: {error!s:.100}",

@@ -5,7 +5,10 @@ Numbers may be Python's or numpy's; a bool is no number, and a text is none eith
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeGuard
 
 import numpy as np
@@ -53,6 +56,19 @@ def check_flag(name: str, value: bool) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise refused(name, value, f"Give True or False as {name}")
+
+
+def check_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """`value` as a path that the system understands, whether it is there or not; else `InputError` that names it."""
+    try:
+        text = os.fspath(value)
+        if isinstance(text, str) and text:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                os.lstat(text)
+            return Path(text)
+    except (TypeError, ValueError, OSError) as error:  # NUL, or a name that is too long
+        raise refused(name, value, "Give a path") from error
+    raise refused(name, value, "Give a path")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

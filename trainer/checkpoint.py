@@ -43,7 +43,7 @@ class Checkpoint:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
         """Read a checkpoint on the CPU. Raises `CheckpointError` for anything that is not a whole one."""
-        path = Path(path)
+        path = check_path("checkpoint", path)
         if not path.is_file():
             raise CheckpointError(
                 f"{path} cannot be read", seen="There is no such file", repair="Check the path"

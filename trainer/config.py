@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from ..runtime.errors import CheckpointError, InputError
+import numpy as np
+
+from ..runtime.errors import CheckpointError, InputError, shown
+from ..runtime.values import is_integer
 from .decode import Fit
 from .losses import LOSSES
 from .options import Options, ranges
@@ -133,7 +137,7 @@ def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[st
     Raises `CheckpointError` that names every other difference.
     """
     now, general = stored.flat(), check_general(given)
-    own = {name: value for name, value in given.items() if name not in GENERAL}
+    own = {n: _as_plain(n, value) for n, value in given.items() if n not in GENERAL}
     changed = {n: value for n, value in (own | general).items() if value != now.get(n)}
     if changed.get("steps", 0) > stored.steps:
         accepted = (*accepted, "steps")
@@ -166,11 +170,11 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
         )
     preset = system.preset(data)
     known = {f.name for f in dataclasses.fields(preset)}
-    unknown = sorted(set(given) - known - set(GENERAL))
+    unknown = sorted(set(given) - known - set(GENERAL), key=str)
     if unknown:
         raise InputError(
-            f"{system.name} has no setting {unknown[0]!r}",
-            seen=f"--set {unknown[0]}=...",
+            f"{system.name} has no setting {shown(unknown[0])}",
+            seen=f"--set {unknown[0]!s:.60}=...",
             repair=f"Its settings are {', '.join(sorted(known))}",
         )
     own = {name: value for name, value in given.items() if name in known}
@@ -194,8 +198,8 @@ def parse_setting(system: type[System], text: str) -> tuple[str, Plain]:
     hints = typing.get_type_hints(system.options_type)
     if not equals or name not in hints:
         raise InputError(
-            f"--set {text} was refused",
-            seen=f"{system.name} has no setting {name!r}" if equals else "no = in it",
+            f"--set {text:.100} was refused",
+            seen=f"{system.name} has no setting {shown(name)}" if equals else "no = in it",
             repair=f"Its settings are {', '.join(sorted(hints))}",
         )
     return name, check_type(name, value.strip(), hints[name])
@@ -207,7 +211,8 @@ def check_type(name: str, value: Any, hint: Any) -> Plain:
     wanted = get_args(hint) if get_origin(hint) in several else (hint,)
     if value is None and type(None) in wanted:
         return None
-    if not isinstance(value, (int, float, str)):
+    given, value = value, plain(value)
+    if value is None:
         pass
     elif get_origin(hint) is Literal:
         if value in wanted:
@@ -221,12 +226,33 @@ def check_type(name: str, value: Any, hint: Any) -> Plain:
     elif not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
             number = int(value) if int in wanted else float(value)
-            if isinstance(value, str) or number == value:
+            if math.isfinite(number) and (isinstance(value, str) or number == value):
                 return number
     kinds = ", ".join(str(getattr(kind, "__name__", kind)) for kind in wanted)
     raise InputError(
-        f"The setting {name} was refused", seen=f"{value!r:.60}", repair=f"Give one of: {kinds}"
+        f"The setting {name} was refused", seen=shown(given), repair=f"Give one of: {kinds}"
     )
+
+
+def _as_plain(name: str, value: Any) -> Plain:
+    """A setting's value before its type is known."""
+    known = plain(value)
+    if known is None and value is not None:
+        raise InputError(
+            f"The setting {name} was refused", seen=shown(value), repair="Give a number or a text"
+        )
+    return known
+
+
+def plain(value: Any) -> Plain:
+    """A number or a text as Python has it, whether it was numpy's or not; None for anything else."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if is_integer(value):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value)
+    return str(value) if isinstance(value, str) else None
 
 
 def default_ema_decay(steps: int) -> float:
@@ -241,7 +267,9 @@ def check_general(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, (low, high, allowed) in _RANGES.items():
         if name in general and not low <= general[name] <= high:
             raise InputError(
-                f"The setting {name} was refused", seen=f"{general[name]}", repair=f"Give {allowed}"
+                f"The setting {name} was refused",
+                seen=shown(general[name]),
+                repair=f"Give {allowed}",
             )
     if not 0.0 <= general.get("ema_decay", 0.0) < 1.0:
         raise InputError(
@@ -273,5 +301,5 @@ def _check_ranges(options: Options) -> None:
         value = getattr(options, name)
         if not interval.holds(value):
             raise InputError(
-                f"The setting {name} was refused", seen=f"{value}", repair=f"Give {interval}"
+                f"The setting {name} was refused", seen=shown(value), repair=f"Give {interval}"
             )

@@ -46,13 +46,12 @@ class Source(Protocol):
 def open_source(path: str, *, role: str = "data", other: str = "") -> Source:
     """The images at `path`, listed but not decoded. other: what could be given instead. Raises `DatasetError`."""
     place = Path(path)
-    if place.is_dir():
+    if os.path.isdir(place):  # no path is too odd for it
         return FolderSource(place)
-    if place.is_file() and zipfile.is_zipfile(place):
+    if os.path.isfile(place) and zipfile.is_zipfile(place):
         return ZipSource(place)
-    seen = (
-        "It is neither a folder nor a zip" if place.exists() else "There is no such file or folder"
-    )
+    there = os.path.exists(place)
+    seen = "It is neither a folder nor a zip" if there else "There is no such file or folder"
     raise DatasetError(
         f"{path} cannot be used as {role}",
         seen=seen,

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -38,7 +37,7 @@ from gan.runtime import (
 )
 
 from .. import odd
-from ..odd import BILLION, ENORMOUS, INF, NAN, ODD
+from ..odd import ODD
 from . import test_search, test_styles
 from .conftest import IMAGE_BYTES, TORTURE, tiny_model
 from .translating import translating_model
@@ -55,9 +54,7 @@ Takes = Callable[[Any], bool]
 def integers(low: int, high: int) -> Takes:
     kinds = (int, np.signedinteger, np.unsignedinteger)
     return lambda v: (
-        isinstance(v, kinds)
-        and not isinstance(v, (bool, np.timedelta64))
-        and low <= int(v) <= high
+        isinstance(v, kinds) and not isinstance(v, (bool, np.timedelta64)) and low <= int(v) <= high
     )
 
 
@@ -164,12 +161,23 @@ def search_with(**given: Any) -> Any:
 
 
 def mix_with(**given: Any) -> Any:
-    good = {"mapping": opened("mapping"), "synthesis": opened("synthesis"), "seeds": [3, 9], "layers": [1]}
+    good = {
+        "mapping": opened("mapping"),
+        "synthesis": opened("synthesis"),
+        "seeds": [3, 9],
+        "layers": [1],
+    }
     return runtime.mix(**(good | given))  # fmt: skip
 
 
 def way_with(**given: Any) -> Any:
-    good = {"mapping": opened("mapping"), "synthesis": opened("synthesis"), "first": 3, "last": 9, "frames": 2}
+    good = {
+        "mapping": opened("mapping"),
+        "synthesis": opened("synthesis"),
+        "first": 3,
+        "last": 9,
+        "frames": 2,
+    }
     return runtime.interpolate(**(good | given))  # fmt: skip
 
 
@@ -441,7 +449,9 @@ def sweep() -> dict[str, float]:
 
 
 def test_no_value_costs_memory(tmp_path: Path) -> None:
-    code = "import json; from tests.runtime.test_bad_values import sweep; print(json.dumps(sweep()))"
+    code = (
+        "import json; from tests.runtime.test_bad_values import sweep; print(json.dumps(sweep()))"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True, text=True, check=False, cwd=tmp_path,
