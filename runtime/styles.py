@@ -17,7 +17,7 @@ from .errors import InputError, shown
 from .generator import Generator, check_generators
 from .inputs import Array
 from .signature import Field
-from .values import check_integer, check_uint64, is_integer, refused
+from .values import check_integer, check_uint64, is_integer
 
 Seeds = int | Sequence[int]
 FRAMES = 16  # made at once
@@ -156,8 +156,11 @@ def _seeds(given: Seeds | Sequence[Seeds]) -> Sequence[Any]:
     """A sequence of seeds, told from what is neither that nor a seed."""
     if _is_several(given):
         return given
-    what = "a seed for each style, or a sequence of seeds, one an image"
-    raise refused("seeds", given, f"Give {what}")
+    raise InputError(
+        "The seeds were refused",
+        seen=f"{shown(given)} of type {type(given).__name__}",
+        repair="Give a seed for each style, or a sequence of seeds, one an image",
+    )
 
 
 def _is_several(values: object) -> TypeGuard[Sequence[Any]]:

@@ -1,4 +1,7 @@
-"""Odd values to give to anything that takes a value: made anew at each use, none of them large before it is looked at."""
+"""Odd values to give to anything that takes a value, and what a call may do with each: take it, or refuse it by name.
+
+They are made anew at each use, and none is large before it is looked at.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,25 @@ import datetime
 import decimal
 import fractions
 import itertools
+import json
+import os
 import resource
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from hypothesis import strategies as st
 
+from gan.runtime import GanError, InputError
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 5.0  # seconds of a call
+Takes = Callable[[Any], bool]
 NAN, INF = float("nan"), float("inf")
 BILLION, ENORMOUS = 10**9, 10**18
 
@@ -177,23 +190,25 @@ def _matrix() -> Any:
 
 TEXTS = {name: make for name, make in ODD.items() if type(make()) is str}
 
-numbers = st.one_of(
+any_numbers = st.one_of(
     st.floats(width=64),
     st.integers(-(2**70), 2**70),
     st.sampled_from([0, 1, -1, 2**31, 2**63, 2**64, 10**9, 10**18, NAN, INF, -0.0, 5e-324, 1e309]),
 )
-texts = st.one_of(
+any_texts = st.one_of(
     st.text(max_size=30),
     st.text("0123456789.-+eE_ x٣²\n\0", max_size=12),
-    numbers.map(str),
+    any_numbers.map(str),
     st.sampled_from(list(TEXTS)).map(lambda name: TEXTS[name]()),
 )
-values = st.one_of(
-    numbers,
-    texts,
+any_values = st.one_of(
+    any_numbers,
+    any_texts,
     st.sampled_from(list(ODD)).map(lambda name: ODD[name]()),
     st.recursive(
-        st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=5), st.binary(max_size=5)),
+        st.one_of(
+            st.none(), st.booleans(), any_numbers, st.text(max_size=5), st.binary(max_size=5)
+        ),
         lambda inner: st.one_of(
             st.lists(inner, max_size=4),
             st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -204,17 +219,127 @@ values = st.one_of(
 )
 
 
+# What is taken, in words of our own
+
+
+def integers(low: int, high: int) -> Takes:
+    kinds = (int, np.signedinteger, np.unsignedinteger)
+    return lambda v: (
+        isinstance(v, kinds) and not isinstance(v, (bool, np.timedelta64)) and low <= int(v) <= high
+    )
+
+
+def numbers(low: float, high: float, *, above: bool = False) -> Takes:
+    whole, kinds = integers(-(2**1000), 2**1000), (float, np.floating)
+    return lambda v: (
+        (whole(v) or isinstance(v, kinds)) and low <= float(v) <= high and not (above and v == low)
+    )
+
+
+def words(*choices: str) -> Takes:
+    return lambda v: isinstance(v, str) and v in choices
+
+
+def or_none(takes: Takes) -> Takes:
+    return lambda v: v is None or takes(v)
+
+
+def row_of(takes: Takes, count: int) -> Takes:
+    kinds = (list, tuple, range, np.ndarray)
+    return lambda v: (
+        isinstance(v, kinds) and np.ndim(v if isinstance(v, np.ndarray) else [0]) > 0
+        and len(v) == count and all(map(takes, v))
+    )  # fmt: skip
+
+
+def either(*several: Takes) -> Takes:
+    return lambda v: any(takes(v) for takes in several)
+
+
+def never(value: Any) -> bool:
+    return False
+
+
+def flag(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_))
+
+
+def labels(*names: str) -> Takes:
+    one = either(words(*names), integers(0, len(names) - 1))
+    return or_none(either(one, row_of(one, 1)))
+
+
+def rows(*shape: int, floats: bool = True, low: float = -3.4e38, high: float = 3.4e38) -> Takes:
+    """A batch of numbers of one shape."""
+
+    def takes(v: Any) -> bool:
+        if not isinstance(v, (list, tuple, range, np.ndarray)) or len(v) > 1000:
+            return False
+        try:
+            a = np.asarray(v)
+        except Exception:
+            return False
+        fits = a.dtype.kind in ("iuf" if floats else "iu") and a.shape[1:] == shape and len(a) > 0
+        return fits and not np.ma.isMaskedArray(v) and bool(((a >= low) & (a <= high)).all())
+
+    return takes
+
+
+@dataclass(frozen=True)
+class Case:
+    """A parameter. takes: what must work; all else is refused. None: whatever, but for an error that is not ours.
+
+    word: by which a message names the parameter. slow: a large value that is taken is not tried.
+    """
+
+    call: Callable[[Any], Any]
+    takes: Takes | None = never
+    word: str = ""
+    errors: tuple[type[GanError], ...] = (InputError,)
+    slow: bool = False
+
+
+def outcome(case: Case, value: Any) -> str:
+    """ "" for what a call may do with a value, else what it did."""
+    wanted = None if case.takes is None else case.takes(value)
+    if wanted and case.slow and isinstance(value, int) and value > 50:
+        return ""
+    begin = time.monotonic()
+    try:
+        case.call(value)
+    except case.errors as error:
+        told = f"{error}"
+        if wanted:
+            return f"refused: {told}"
+        named = not case.word or any(word in told for word in case.word.split("|"))
+        if not (named and told.isprintable() and len(told) < 1_000 and error.repair):
+            return f"is told as: {told[:200]}"
+    except Exception as error:
+        return f"raised {type(error).__name__}: {error!s:.200}"
+    else:
+        if wanted is False:
+            return "was taken"
+    seconds = time.monotonic() - begin
+    return f"took {seconds:.1f} s" if seconds > LIMIT else ""
+
+
 def peak_megabytes() -> float:
     """The most memory that this process has had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def files_below(*places: Path) -> set[Path]:
-    """All that lies below, links not followed."""
-    return set(_walk(places))
-
-
-def _walk(places: tuple[Path, ...]) -> Iterator[Path]:
-    for place in places:
-        yield from place.rglob("*")
+def in_a_child(code: str, folder: Path) -> dict[str, float]:
+    """The figures that Python code prints as JSON; it runs in an empty folder, and warns of nothing."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr[-2000:]
+    assert not list(folder.iterdir())
+    found: dict[str, float] = json.loads(done.stdout)
+    return found

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..runtime.errors import CheckpointError, ModelFileError
 from ..runtime.files import atomic_file
 from ..runtime.signature import Signature
+from ..runtime.values import check_path
 from . import systems
 from .config import Config, make_options
 from .parts import Arrangement, DataInfo, DataKind
