@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from .errors import DeviceUnavailableError, InputError, shown
 from .inputs import Array
-from .values import check_choice, check_flag, check_integer
+from .values import check_choice, check_flag, check_integer, check_path
 
 logger = logging.getLogger("gan.runtime")
 
@@ -59,7 +59,7 @@ class CudaOptions:
         check_choice("search", self.search, SEARCHES)
         if self.tensorrt_cache is not None:
             cache = self.tensorrt_cache
-            if not isinstance(cache, str | os.PathLike) or not os.path.isdir(cache):
+            if not check_path("tensorrt_cache", cache).is_dir():
                 raise _refused("tensorrt_cache", cache, "Give a folder that exists")
             if not self.tensorrt:
                 raise _refused("tensorrt_cache", cache, "Give tensorrt=True with it")

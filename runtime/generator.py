@@ -76,7 +76,7 @@ class Generator:
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
         """
         if micro_batch is not None:
-            check_integer("micro-batch", micro_batch, 1, 4096)
+            micro_batch = check_integer("micro-batch", micro_batch, 1, 4096)
         self.max_output_bytes = check_integer("max_output_bytes", max_output_bytes, 1, MAX_COUNT)
         self._file = ModelFile.read(model)
         self._drawn: dict[str, Array] = {}  # of inputs that all images share

@@ -44,10 +44,13 @@ class ModelFile:
         """Read a path, or bytes already in memory. Raises `ModelFileError` for whatever is not a model of ours."""
         if isinstance(source, (bytes, bytearray, memoryview)):
             name, data = "<bytes>", bytes(source)
-        elif isinstance(source, (str, os.PathLike)):
-            name, data = f"{source}", _read_bytes(Path(source))
         else:
-            raise refused_value("model", source, "Give a path, or the bytes of a file")
+            try:
+                path = Path(source)
+            except Exception as error:  # what is no path, or an object that cannot say which
+                repair = "Give a path, or the bytes of a file"
+                raise refused_value("model", source, repair) from error
+            name, data = os.fspath(source), _read_bytes(path)
         if data[:2] == b"PK":  # torch.save writes a zip
             raise ModelFileError(
                 f"{name} cannot be sampled",

@@ -101,14 +101,16 @@ def read(source: Source) -> Picture:
         return _of_image(source)
     if isinstance(source, bytes):
         return _of_image(open_image(io.BytesIO(source)))
-    if not isinstance(source, (str, os.PathLike)):
+    try:
+        path = Path(source)
+    except Exception as error:  # what is no path, or an object that cannot say which
         raise InputError(
             "A picture was refused",
             seen=f"{shown(source)} of type {type(source).__name__}",
             repair="Give a path, bytes, a Pillow image, or uint8 [H, W, C] with C 1 to 4",
-        )
+        ) from error
     try:
-        with _open_file(Path(source)) as file:
+        with _open_file(path) as file:
             return _of_image(open_image(file))
     except InputError as error:
         raise InputError(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from .errors import InputError, ModelFileError
+from .errors import InputError, ModelFileError, shown
 from .latents import NOISE_STREAM
 
 FORMAT = 1
@@ -125,17 +125,10 @@ class Signature:
         """Versioned JSON, the same text for equal signatures. `InputError` for fields of what is no JSON."""
         try:
             return json.dumps(self._to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
-        except (
-            AttributeError,
-            KeyError,
-            TypeError,
-            ValueError,
-            RecursionError,
-            MemoryError,
-        ) as error:
+        except Exception as error:  # an author's own values may raise anything
             raise InputError(
                 "The signature cannot be written",
-                seen=f"{type(error).__name__}: {error!s:.100}",
+                seen=shown(error),
                 repair="Make its fields of texts and finite numbers",
             ) from error
 
@@ -144,7 +137,7 @@ class Signature:
             "format": FORMAT,
             "inputs": [_field_to_dict(field) for field in self.inputs],
             "outputs": [_field_to_dict(field) for field in self.outputs],
-            "classes": list(self.classes),
+            "classes": _as_list(self.classes),
         }
         if self.radius is not None:
             content["radius"] = self.radius
@@ -234,12 +227,12 @@ def _no_constant(name: str) -> float:
 def _field_to_dict(field: Field) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": field.name,
-        "shape": list(field.shape),
+        "shape": _as_list(field.shape),
         "kind": field.kind,
         "dtype": field.dtype,
     }
     if field.range is not None:
-        entry["range"] = list(field.range)
+        entry["range"] = _as_list(field.range)
     if field.draw is not None:
         draw = field.draw
         used = {"normal": ["scale"], "uniform": ["low", "high"], "choice": [], "fixed": ["value"]}
@@ -248,6 +241,12 @@ def _field_to_dict(field: Field) -> dict[str, Any]:
         if draw.shared:
             entry["draw"]["shared"] = True
     return entry
+
+
+def _as_list(values: Sequence[Any]) -> list[Any]:
+    if not isinstance(values, (tuple, list)):
+        raise TypeError("a tuple was expected")
+    return list(values)
 
 
 def _field_from_dict(entry: Mapping[str, Any]) -> Field:

@@ -50,7 +50,7 @@ class NoPath:
         return 3
 
 
-def deep(levels: int = 20_000) -> list[Any]:
+def deep(levels: int = 1_500) -> list[Any]:
     """A list in a list in a list: beyond what Python's own repr, or a recursion, can follow."""
     value: list[Any] = []
     for _ in range(levels):
@@ -273,7 +273,9 @@ def rows(*shape: int, floats: bool = True, low: float = -3.4e38, high: float = 3
     """A batch of numbers of one shape."""
 
     def takes(v: Any) -> bool:
-        if not isinstance(v, (list, tuple, range, np.ndarray)) or len(v) > 1000:
+        kinds = (list, tuple, range, bytearray, memoryview)  # a buffer is an array of bytes
+        several = isinstance(v, kinds) or (isinstance(v, np.ndarray) and v.ndim > 0)
+        if not several or len(v) > 1000:
             return False
         try:
             a = np.asarray(v)

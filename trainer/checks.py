@@ -20,10 +20,11 @@ from ..runtime.errors import InputError
 from .augment import POLICIES
 from .layers import MinibatchDeviation
 from .losses import LOSSES
-from .options import Options
+from .options import MOST, Options, ranges
 from .system import System, build_on_meta, parameter_count
 
 COPIES = 5  # of a weight: itself, its gradient, two moments and the average
+OF_MOVES = ("batch_size", "unroll")
 FLOATS = 3  # of a batch at least: reals, fakes, a gradient
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -92,7 +93,7 @@ def _in_memory(system: System) -> Iterator[tuple[str, str, str]]:
         return  # the first use of the meta device costs a second
     try:
         weights = 4 * COPIES * sum(map(parameter_count, build_on_meta(system).values()))
-    except (RuntimeError, OverflowError):  # more numbers than torch can count
+    except (RuntimeError, OverflowError, TypeError):  # more numbers than torch can count
         weights = sys.maxsize
     if weights > most:
         yield (
@@ -103,11 +104,16 @@ def _in_memory(system: System) -> Iterator[tuple[str, str, str]]:
 
 
 def _grown(options: Options, preset: Options) -> bool:
-    """Whether a size is several times what is usual, or is a list of its own."""
-    chosen, usual = dataclasses.asdict(options), dataclasses.asdict(preset)
+    """Whether a size of networks is several times what is usual, or is a list of its own. Sizes are what has a bound."""
+    chosen, usual, known = (
+        dataclasses.asdict(options),
+        dataclasses.asdict(preset),
+        ranges(options),
+    )
+    sizes = [n for n, i in known.items() if (i.below or i.high) < MOST and n not in OF_MOVES]
     return any(
-        (isinstance(value, str) and value != usual[name] and any(map(str.isdigit, value)))
-        or (type(value) is int and value > 4 * max(int(usual[name] or 0), 1))
+        (name in sizes and value > 4 * max(usual[name], 1))
+        or (isinstance(value, str) and value != usual[name] and any(map(str.isdigit, value)))
         for name, value in chosen.items()
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -178,7 +179,7 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
             repair=f"Its settings are {', '.join(sorted(known))}",
         )
     own = {name: value for name, value in given.items() if name in known}
-    hints = typing.get_type_hints(type(preset))
+    hints = _types(type(preset))
     typed: dict[str, Any] = {n: check_type(n, value, hints[n]) for n, value in own.items()}
     options = dataclasses.replace(preset, **typed)
     _check_ranges(options)
@@ -191,11 +192,16 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
     return options
 
 
+@functools.cache
+def _types(kind: type[Options]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def parse_setting(system: type[System], text: str) -> tuple[str, Plain]:
     """("width", 32) from "width=32", typed as the system's options say. Raises `InputError`."""
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
-    hints = typing.get_type_hints(system.options_type)
+    hints = _types(system.options_type)
     if not equals or name not in hints:
         raise InputError(
             f"--set {text:.100} was refused",
@@ -215,14 +221,15 @@ def check_type(name: str, value: Any, hint: Any) -> Plain:
     if value is None:
         pass
     elif get_origin(hint) is Literal:
-        if value in wanted:
+        if value in wanted and not isinstance(value, bool):  # True is 1
             return wanted[wanted.index(value)]
     elif bool in wanted:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         if isinstance(value, bool) or str(value).lower() in words:
             return value if isinstance(value, bool) else words[str(value).lower()]
     elif str in wanted:
-        return str(value)
+        if isinstance(value, str):
+            return value
     elif not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
             number = int(value) if int in wanted else float(value)
@@ -245,11 +252,12 @@ def _as_plain(name: str, value: Any) -> Plain:
 
 
 def plain(value: Any) -> Plain:
-    """A number or a text as Python has it, whether it was numpy's or not; None for anything else."""
+    """A number or a text as Python has it, whether it was numpy's or not; None for anything else, and for numbers that
+    are too large for any setting."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if is_integer(value):
-        return int(value)
+        return int(value) if abs(int(value)) < 2**128 else None
     if isinstance(value, (float, np.floating)):
         return float(value)
     return str(value) if isinstance(value, str) else None

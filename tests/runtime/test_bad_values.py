@@ -59,13 +59,19 @@ from .translating import translating_model
 ROOT = Path(__file__).parents[2]
 LAST = 2**64 - 1
 MOST = 40 * IMAGE_BYTES  # bytes of output, so that few images are many
+MOST_OF_PICTURES = 1 << 20
 
 # What images take
 
 
 def pictures(value: Any) -> bool:
     array = isinstance(value, np.ndarray) and value.dtype in (np.uint8, np.bool_)
-    return array and value.ndim in (2, 3) and 0 < value.size < MOST and value.shape[2:] != (5,)
+    return (
+        array
+        and value.ndim in (2, 3)
+        and 0 < value.size < MOST_OF_PICTURES
+        and value.shape[2:] != (5,)
+    )
 
 
 # The models
@@ -85,7 +91,8 @@ def opened(kind: str) -> Generator:
         "mapping": test_styles.mapping_model,
         "synthesis": test_styles.synthesis_model,
     }
-    return Generator(about[kind](), device="cpu", threads=1, max_output_bytes=MOST)
+    most = MOST_OF_PICTURES if kind in ("translates", "paints", "dusk", "fixed") else MOST
+    return Generator(about[kind](), device="cpu", threads=1, max_output_bytes=most)
 
 
 @cache
@@ -219,7 +226,7 @@ CASES: dict[str, Case] = {
     ),
     "Generator.__call__.inputs: image": Case(
         lambda v: opened("translates")(image=v),
-        either(pictures, lambda v: isinstance(v, np.ndarray) and v.ndim == 4 and 0 < v.size < MOST), "image",
+        either(pictures, lambda v: isinstance(v, np.ndarray) and v.ndim == 4 and 0 < v.size < MOST_OF_PICTURES), "image",
     ),
     "Generator.translate.image": Case(lambda v: translated(image=v), pictures),
     "Generator.translate.mask": Case(
@@ -368,7 +375,7 @@ TABLE: list[tuple[str, Any, str]] = [
     ("Generator.sample.label", -1, "The label was refused. -1."),
     ("Generator.sample.label", True, "The label was refused. True."),
     ("Generator.sample.label", 1.0, "The label was refused. 1.0."),
-    ("Generator.sample.label", b"\0", "The label was refused. b'\\\\x00'."),
+    ("Generator.sample.label", b"\0", "The label was refused. b'\\x00'."),
     ("Generator.sample.label", memoryview(b"\0"), "The label was refused. <memory at"),
     ("Generator.sample.label", "٣", "The label was refused. '٣'."),
     ("Generator.sample.label", {1: 2}, "The label was refused. {1: 2}."),
@@ -447,7 +454,7 @@ TABLE: list[tuple[str, Any, str]] = [
     ("mix.layers", [4], "The layer was refused. 4 of type int."),
     ("mix.layers", range(ENORMOUS), "The layers were refused. range(0, 1000000000000000000) for 2 styles."),
     ("mix.mapping", None, "The mapping was refused. None of type NoneType. Give a Generator."),
-    ("interpolate.frames", 10**9, "Too many images for one call. 1000000000 of 48 bytes"),
+    ("interpolate.frames", 10**9, "Too many images for one call. 1000000000 of 240 bytes"),
     ("search.encode", "encoder.onnx", "The encode was refused. 'encoder.onnx' of type str. Give a Generator."),
     ("search.images", [[1.0]], "The images were refused. [[1.0]]."),
     ("search.h", 0.0, "The h was refused. 0.0 of type float. Give a number h from 1e-06 to 1000."),
@@ -460,7 +467,7 @@ TABLE: list[tuple[str, Any, str]] = [
     ("CudaOptions.memory_limit", 1.5e9, "The memory limit was refused. 1500000000.0 of type float."),
     ("CudaOptions.tf32", 1, "The tf32 was refused. 1 of type int. Give True or False as tf32."),
     ("CudaOptions.search", np.array(["default"] * 2), "The search was refused. array("),
-    ("CudaOptions.tensorrt_cache", "a\0b", "tensorrt_cache="),
+    ("CudaOptions.tensorrt_cache", "a\0b", "The tensorrt_cache was refused. 'a\\x00b' of type str."),
     ("Signature.from_json.text", None, "The model's signature cannot be read. It holds signature of type NoneType."),
     ("Signature.from_json.text", "[" * 10**5, "The model's signature cannot be read. It holds signature that is not JSON (RecursionError)."),
 ]  # fmt: skip
@@ -475,7 +482,7 @@ def test_a_message_names_the_parameter_shows_the_value_and_says_what_is_allowed(
     case = CASES[name]
     with pytest.raises(case.errors) as caught:
         case.call(value)
-    assert any(part in f"{caught.value}" for part in told.split("|"))
+    assert told in f"{caught.value}"
 
 
 # Odd, and good
