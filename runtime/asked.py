@@ -28,7 +28,7 @@ def labels(signature: Signature, label: Label | None, count: int) -> Array | Non
     if isinstance(label, np.ndarray) and label.ndim == 0:
         label = label.item()
     if isinstance(label, (str, *BYTES)) or not isinstance(label, Sequence | np.ndarray):
-        return np.asarray(_class_index(signature, label), np.int64)
+        return np.asarray(_class_index(signature, label), np.int64)  # type: ignore[arg-type]
     if len(label) != count:
         raise InputError(
             "The labels were refused",

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import DeviceUnavailableError, InputError, shown
+from .errors import DeviceUnavailableError
 from .inputs import Array
-from .values import check_choice, check_flag, check_integer, check_path
+from .values import check_choice, check_flag, check_integer, check_path, refused
 
 logger = logging.getLogger("gan.runtime")
 
@@ -60,13 +60,9 @@ class CudaOptions:
         if self.tensorrt_cache is not None:
             cache = self.tensorrt_cache
             if not check_path("tensorrt_cache", cache).is_dir():
-                raise _refused("tensorrt_cache", cache, "Give a folder that exists")
+                raise refused("tensorrt_cache", cache, "Give a folder that exists")
             if not self.tensorrt:
-                raise _refused("tensorrt_cache", cache, "Give tensorrt=True with it")
-
-
-def _refused(name: str, value: object, repair: str) -> InputError:
-    return InputError("A CUDA option was refused", seen=f"{name}={shown(value)}", repair=repair)
+                raise refused("tensorrt_cache", cache, "Give tensorrt=True with it")
 
 
 def providers(

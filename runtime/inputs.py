@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,7 +103,7 @@ def check_input(field: Field, value: Given, most_bytes: int = sys.maxsize) -> Ar
     """`value` as the array that the graph takes, or `InputError` that names field, value and what was wanted.
 
     Of an image or a mask also pictures: a path, bytes, a Pillow image, uint8 [H, W, C], or a list of such of one size.
-    most_bytes: of the array that is made; one that is broadcast takes none until then.
+    most_bytes: of what is made of arrays that are broadcast, and of ranges, which take no memory until then.
     """
 
     def refused(seen: str, repair: str = "") -> InputError:
@@ -114,8 +114,7 @@ def check_input(field: Field, value: Given, most_bytes: int = sys.maxsize) -> Ar
     dtype = np.dtype(field.dtype)
     too_large = "Give fewer at once, or raise max_output_bytes"
     several = value if isinstance(value, (list, tuple)) else [value]
-    arrays = [one for one in several if isinstance(one, np.ndarray)]
-    size = sum(array.size for array in arrays)
+    size = sum(one.size for one in several if is_broadcast(one))
     if isinstance(value, range):
         size += 6 * len(value)  # numpy makes Python's integers of it first
     if size * dtype.itemsize > most_bytes:
@@ -138,6 +137,11 @@ def check_input(field: Field, value: Given, most_bytes: int = sys.maxsize) -> Ar
 def _told(value: Given, array: Array) -> str:
     """What numpy makes a lone value of is not what its caller sees, so it is shown."""
     return "" if array.ndim or isinstance(value, np.ndarray) else f"{shown(value)}, "
+
+
+def is_broadcast(value: object) -> TypeGuard[Array]:
+    """Whether it is an array that repeats itself along some axis, so that a copy is larger."""
+    return isinstance(value, np.ndarray) and 0 in value.strides
 
 
 def _is_masked(value: object) -> bool:

@@ -102,7 +102,7 @@ def read(source: Source) -> Picture:
     if isinstance(source, bytes):
         return _of_image(open_image(io.BytesIO(source)))
     try:
-        path = Path(source)
+        path = Path(source)  # type: ignore[arg-type]  # it may be anything
     except Exception as error:  # what is no path, or an object that cannot say which
         raise InputError(
             "A picture was refused",

@@ -92,11 +92,9 @@ def interpolate(
     truncation: float | None = None,
 ) -> Array:
     """`frames` images on the straight line in w from the style of seed `first` to that of seed `last`."""
-    _pair(mapping, synthesis)
+    chunks = walk(mapping, synthesis, first, last, frames, label=label, truncation=truncation)
     synthesis.bounded(frames, name="number of frames")
-    return np.concatenate(
-        list(walk(mapping, synthesis, first, last, frames, label=label, truncation=truncation))
-    )
+    return np.concatenate(list(chunks))
 
 
 def walk(

@@ -10,7 +10,7 @@ import numpy as np
 from . import axes, tiles
 from .errors import DeviceUnavailableError, InputError, ModelFileError
 from .images import Pixels, quantize
-from .inputs import Array, check_input, is_picture, layout
+from .inputs import Array, check_input, is_broadcast, is_picture, layout
 from .pictures import Picture, Source, read, resized
 from .signature import Field, split_axis
 from .values import check_flag, check_integer
@@ -74,7 +74,7 @@ class Translator:
     def __call__(self, image: Source, *, mask: Source | None = None) -> Pixels:
         """uint8 [H, W, C]. Raises `InputError`."""
         for source in (image, mask):
-            if isinstance(source, np.ndarray):
+            if is_broadcast(source):
                 self._check_size(source.size)
         picture = self._sized(read(image))
         inputs = {**self._drawn, self.image.name: self._array(self.image, picture)}

@@ -27,7 +27,7 @@ from gan.runtime import GanError, InputError
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 5.0  # seconds of a call
-Takes = Callable[[Any], bool]
+Takes = Callable[[Any], bool | None]
 NAN, INF = float("nan"), float("inf")
 BILLION, ENORMOUS = 10**9, 10**18
 
@@ -241,7 +241,7 @@ def words(*choices: str) -> Takes:
 
 
 def or_none(takes: Takes) -> Takes:
-    return lambda v: v is None or takes(v)
+    return lambda v: True if v is None else takes(v)
 
 
 def row_of(takes: Takes, count: int) -> Takes:

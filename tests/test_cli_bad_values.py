@@ -35,7 +35,7 @@ from .runtime.conftest import tiny_model
 from .runtime.translating import translating_model
 
 TORTURE = os.environ.get("GAN_TORTURE") == "1"
-FEW = 4  # texts of an option in a normal run
+FEW = 3  # texts of an option in a normal run
 MIB, SEED = 2**20, 2**64 - 1
 NUMBERS = ["nan", "inf", "-inf", "1e309", "-1", "-0.0", "0", "0.5", "1", "2.5", "3", "8", "5e-324", "1e-400", f"{10**9}",
            f"{10**18}", f"{2**63}", f"{2**64 - 1}", f"{2**64}", f"{10**400}", "1_0", "0x10", "1e3", "3,3", "3x3x3",
@@ -371,7 +371,7 @@ def sweep() -> dict[str, float]:
         outcome(case, "1", room.parents[2])
     before, begin, calls = odd.peak_megabytes(), time.monotonic(), 0
     for name, case in light.items():
-        for text in texts_of(name).values():
+        for text in list(texts_of(name).values())[: None if TORTURE else 1]:
             outcome(case, text, room.parents[2])
             calls += 1
     grown = odd.peak_megabytes() - before
@@ -384,4 +384,4 @@ def sweep() -> dict[str, float]:
 def test_no_text_costs_memory(tmp_path: Path) -> None:
     code = "import json; from tests.test_cli_bad_values import sweep; print(json.dumps(sweep()))"
     found = odd.in_a_child(code, tmp_path)
-    assert found["calls"] > 200 and found["megabytes"] < 50, found
+    assert found["calls"] > 60 and found["megabytes"] < 50, found

@@ -8,9 +8,9 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 import numpy as np
 
@@ -89,6 +89,7 @@ GENERAL: dict[str, Any] = {
     "seed": int,
     "ema_decay": float,
 }
+_types = cast(Callable[[type[Options]], dict[str, Any]], functools.cache(typing.get_type_hints))
 KINDS = {"image": "images", "points": "points"}
 NOT_CHOSEN = frozenset({"fit", "resolution", "channels", "crop", "ema_decay"})  # these may be None
 _RANGES = {
@@ -190,11 +191,6 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
             repair=f"Sort the images into one sub-folder a class, or choose --system {DEFAULT}",
         )
     return options
-
-
-@functools.cache
-def _types(kind: type[Options]) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
 
 
 def parse_setting(system: type[System], text: str) -> tuple[str, Plain]:

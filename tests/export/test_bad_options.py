@@ -25,7 +25,7 @@ TAKES: dict[str, Callable[[Any], bool | None]] = {
     "target": or_none(words("any", "cpu")),
     "precision": words("fp32", "fp16", "mixed", "int8"),
     "samples": integers(1, 1_000_000),
-    "system_file": or_none(lambda v: None if isinstance(v, str) else False),  # type: ignore[arg-type,return-value]
+    "system_file": or_none(lambda v: None if isinstance(v, str) else False),
     "accept_changed_system": flag,
     "overwrite": flag,
 }
@@ -74,7 +74,7 @@ def test_an_option_takes_what_it_should_and_refuses_the_rest_by_name(
 
     case = Case(
         call, TAKES[name], WORDS.get(name, "" if name in ("checkpoint", "output") else name)
-    )  # type: ignore[arg-type]
+    )
     found = {what: outcome(case, make()) for what, make in ODD.items()}
     assert {what: told for what, told in found.items() if told} == {}
     assert not list(tmp_path.iterdir())

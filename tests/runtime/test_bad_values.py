@@ -106,35 +106,36 @@ def tiny() -> bytes:
 
 
 def reopened(**given: Any) -> Generator:
-    return Generator(**({"model": tiny(), "device": "cpu", "threads": 1} | given))
+    good: dict[str, Any] = {"model": tiny(), "device": "cpu", "threads": 1}
+    return Generator(**(good | given))
 
 
 def search_with(**given: Any) -> Any:
     encode, generate, embed = trio()
-    good = {"encode": encode, "generate": generate, "embed": embed, "images": test_search.truths()[:1],
+    good: dict[str, Any] = {"encode": encode, "generate": generate, "embed": embed, "images": test_search.truths()[:1],
             "label": "young", "steps": 1}  # fmt: skip
     return runtime.search(**(good | given))
 
 
 def mix_with(**given: Any) -> Any:
-    good = {
+    good: dict[str, Any] = {
         "mapping": opened("mapping"),
         "synthesis": opened("synthesis"),
         "seeds": [3, 9],
         "layers": [1],
     }
-    return runtime.mix(**(good | given))  # fmt: skip
+    return runtime.mix(**(good | given))
 
 
 def way_with(**given: Any) -> Any:
-    good = {
+    good: dict[str, Any] = {
         "mapping": opened("mapping"),
         "synthesis": opened("synthesis"),
         "first": 3,
         "last": 9,
         "frames": 2,
     }
-    return runtime.interpolate(**(good | given))  # fmt: skip
+    return runtime.interpolate(**(good | given))
 
 
 def translated(kind: str = "translates", **given: Any) -> Any:
@@ -156,7 +157,7 @@ CUDA = "CudaOptions"
 
 def sampled(name: str, call: Callable[..., Any], *, most: int) -> dict[str, Case]:
     """The parameters that sample, stream, sample_dlpack and images share. call: (generator, **given)."""
-    good = {"count": 1, "seed": 0}
+    good: dict[str, Any] = {"count": 1, "seed": 0}
 
     def run(kind: str, parameter: str) -> Callable[[Any], Any]:
         return lambda value: call(opened(kind), **(good | {parameter: value}))
@@ -189,7 +190,7 @@ def way(name: str, call: Callable[..., Any], *, most: int, slow: bool) -> dict[s
 
 
 def between(method: Callable[..., Any]) -> Callable[..., Any]:
-    good = {"first": 3, "last": 9, "frames": 2}
+    good: dict[str, Any] = {"first": 3, "last": 9, "frames": 2}
     return lambda **given: method(opened("truncated"), **(good | given))
 
 
@@ -491,19 +492,26 @@ def test_a_message_names_the_parameter_shows_the_value_and_says_what_is_allowed(
 def test_odd_values_that_mean_something_are_taken(tmp_path: Path) -> None:
     generator = opened("labelled")
     same = generator.sample(3, seed=2**64 - 1, label=["10", 0, 1])
+    several: list[Any] = [
+        np.array([2, 0, 1], np.uint8),
+        (np.str_("10"), np.int8(0), "2"),
+        np.array(["10", "1", "2"]),
+    ]
     for count in (np.int64(3), np.uint8(3)):
-        for named in (
-            np.array([2, 0, 1], np.uint8),
-            (np.str_("10"), np.int8(0), "2"),
-            np.array(["10", "1", "2"]),
-        ):
-            made = generator.sample(count, seed=np.uint64(LAST), label=named, start=np.int16(0))
+        for named in several:
+            odd_ones: dict[str, Any] = {
+                "count": count,
+                "seed": np.uint64(LAST),
+                "start": np.int16(0),
+            }
+            made = generator.sample(label=named, **odd_ones)
             np.testing.assert_array_equal(made, same)
     np.testing.assert_array_equal(
         generator.sample(3, seed=5, label=range(3)), generator.sample(3, seed=5, label=[0, 1, 2])
     )
+    lone: Any = np.array(1)
     np.testing.assert_array_equal(
-        generator.sample(1, seed=5, label=np.array(1)), generator.sample(1, seed=5, label=1)
+        generator.sample(1, seed=5, label=lone), generator.sample(1, seed=5, label=1)
     )
     path = tmp_path / "日本 \n.onnx"
     path.write_bytes(tiny())

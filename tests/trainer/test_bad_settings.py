@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from gan.trainer.request import plan
 from gan.trainer.system import System
 
 from .. import odd
-from ..odd import ODD, TEXTS, Case, flag, integers, numbers, or_none, outcome, words
+from ..odd import ODD, TEXTS, Case, Takes, flag, integers, numbers, or_none, outcome, words
 from .conftest import tiny_request
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def data_of(kind: type[System]) -> DataInfo:
 @cache
 def known() -> dict[str, tuple[type[System], DataInfo, Mapping[str, Any]]]:
     """Each system with data that it takes, and the types of its options."""
-    found = {}
+    found: dict[str, tuple[type[System], DataInfo, Mapping[str, Any]]] = {}
     for name in systems.names():
         kind, _ = systems.load(name)
         data = data_of(kind)
@@ -90,7 +91,7 @@ def is_taken_as(value: Any, text: Any, hint: Any, interval: Interval | None) -> 
     return type(value) is hint and math.isfinite(value) and within and value == hint(text)
 
 
-def must_take(hint: Any, interval: Interval | None) -> Callable[[Any], bool]:
+def must_take(hint: Any, interval: Interval | None) -> Takes:
     """What no option may refuse: its own type, in its range, by Python or by numpy."""
     if interval is None or hint not in (int, float):
         return (
@@ -104,7 +105,7 @@ def must_take(hint: Any, interval: Interval | None) -> Callable[[Any], bool]:
     high = interval.high if interval.below is None else interval.below
     inside = (integers if hint is int else numbers)(
         *((int(low), int(high)) if hint is int else (low, high))
-    )  # type: ignore[operator]
+    )
     return lambda v: inside(v) and interval.holds(v)
 
 
@@ -268,7 +269,7 @@ def general_case(name: str) -> Case:
     def maybe(value: Any) -> bool | None:
         return True if must(value) else None
 
-    return Case(call, maybe, name)  # type: ignore[arg-type]  # None: a text may be a number
+    return Case(call, maybe, name)
 
 
 @pytest.mark.parametrize("name", GENERAL)
@@ -306,7 +307,7 @@ def names(value: Any) -> bool:
 
 
 FIELDS: dict[str, Callable[[Any], bool | None]] = {
-    "data": or_none(lambda v: True if places(v) else None if isinstance(v, str) else False),  # type: ignore[arg-type,return-value]
+    "data": or_none(lambda v: True if places(v) else None if isinstance(v, str) else False),
     "threads": or_none(integers(1, 1024)),
     "workers": integers(1, 256),
     "checkpoint_every": or_none(integers(1, 10**9)),
@@ -327,7 +328,7 @@ def test_every_field_of_a_request_has_a_case() -> None:
 
 
 def request_case(name: str) -> Case:
-    return Case(lambda v: Request(**{name: v}), FIELDS[name], name)  # type: ignore[arg-type]
+    return Case(lambda v: Request(**{name: v}), FIELDS[name], name)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -353,13 +354,15 @@ def test_a_plan_of_any_text_is_refused_and_writes_nothing(
 
 
 def test_paths_and_numbers_of_any_kind_are_taken(digit_folder: Path, tmp_path: Path) -> None:
-    import numpy as np
-
-    request = Request(
-        data=digit_folder, out=os.fspath(tmp_path / "run"), threads=np.int64(1), workers=np.uint8(2),  # type: ignore[arg-type]
-        minutes=np.float32(0.5), given={"steps": np.int64(3), "width": np.int32(4), "r1": np.float32(0.5),
-                                        "resolution": np.uint16(8), "mirror": np.bool_(True)},
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "steps": np.int64(3), "width": np.int32(4), "r1": np.float32(0.5), "resolution": np.uint16(8),
+        "mirror": np.bool_(True),
+    }  # fmt: skip
+    fields: dict[str, Any] = {
+        "data": digit_folder, "out": os.fspath(tmp_path / "run"), "threads": np.int64(1), "workers": np.uint8(2),
+        "minutes": np.float32(0.5),
+    }  # fmt: skip
+    request = Request(**fields, given=given)
     ready = plan(request)
     assert request.out == tmp_path / "run" and type(request.threads) is int
     flat = ready.config.flat()
