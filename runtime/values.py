@@ -60,15 +60,16 @@ def check_flag(name: str, value: bool) -> bool:
 
 def check_path(name: str, value: str | os.PathLike[str]) -> Path:
     """`value` as a path that the system understands, whether it is there or not; else `InputError` that names it."""
+    given: object = value
     try:
-        text = os.fspath(value)
-        if isinstance(text, str) and text:
+        given = os.fspath(value)
+        if isinstance(given, str) and given:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                os.lstat(text)
-            return Path(text)
+                os.lstat(given)
+            return Path(given)
     except (TypeError, ValueError, OSError) as error:  # NUL, or a name that is too long
-        raise refused(name, value, "Give a path") from error
-    raise refused(name, value, "Give a path")
+        raise refused(name, given, "Give a path") from error
+    raise refused(name, given, "Give a path")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

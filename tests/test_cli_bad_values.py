@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -357,6 +360,113 @@ def test_any_text_for_any_option(name: str, text: str, room: Path) -> None:
         slow = False
     if "\0" not in text and not slow:
         assert outcome(CASES[name], text, room) == ""
+
+
+# The same in plain words: command line, exit code, a part of what is said. E stands for an empty argument.
+
+ENORMOUS, LONG = f"{10**18}", "7" * 5000
+TABLE: list[tuple[str, int, str]] = [
+    (f"{SAMPLE} --count 0", 2, "--count"),
+    (f"{SAMPLE} --count -1", 2, "--count"),
+    (f"{SAMPLE} --count nan", 2, "--count"),
+    (f"{SAMPLE} --count {10**9}", 1, "Too many images for one call. 1000000000 of 192 bytes"),
+    (f"{SAMPLE} --count {ENORMOUS} --by-class", 1, "Too many images for one call. 1000000000000000000 of 192"),
+    (f"sample model.onnx --seed 0 --out all.npy --count {ENORMOUS}", 1, "Too many images"),
+    (f"{SAMPLE} --count {2**64}", 1, "The count was refused. 18446744073709551616"),
+    ("sample model.onnx --grid g.png --seed -1", 1, "The seed was refused. -1 of type int."),
+    (f"sample model.onnx --grid g.png --seed {2**64}", 1, "The seed was refused."),
+    ("sample model.onnx --grid g.png --seed 1e309", 2, "--seed"),
+    (f"{SAMPLE} --start {2**64 - 1}", 1, "index of the last image was refused."),
+    (f"{SAMPLE} --label {LONG}", 1, "The label was refused. '7777777"),
+    (f"{SAMPLE} --label 3", 1, "Give a class index from 0 to 2, or one of: 1, 2, 10"),
+    (f"{SAMPLE} --label \u0663", 1, "The label was refused. '\u0663'."),
+    (f"{SAMPLE} --label E", 2, "--label is empty: was a variable not set?"),
+    (f"{SAMPLE} --label=", 2, "--label= is empty"),
+    (f"{SAMPLE} --truncation nan", 1, "The truncation was refused. nan of type float."),
+    (f"{SAMPLE} --truncation 1e309", 1, "The truncation was refused. inf of type float."),
+    (f"{SAMPLE} --columns {10**9}", 1, "1000000000 columns, 2 pixels apart. Give columns from 1 to 1000"),
+    (f"{SAMPLE} --threads 0", 1, "The thread count was refused. 0 of type int."),
+    (f"{SAMPLE} --threads {10**9}", 1, "The thread count was refused."),
+    (f"{SAMPLE} --device cuda:\u0663", 1, "The device was refused. device='cuda:\u0663'."),
+    (f"{SAMPLE} --noise loud", 2, "--noise"),
+    (f"{MIX} --layers 4", 1, "The layer was refused. 4 of type int."),
+    ("sample styled.onnx --grid g.png --mix 0x4", 2, "--mix takes ROWSxCOLUMNS"),
+    ("sample model.onnx --seed 0 --out E", 2, "--out is empty"),
+    ("sample E --grid g.png", 2, "an argument is empty"),
+    ("sample model.onnx --seed 0 --grid E", 2, "--grid is empty"),
+    ("sample " + "x" * 10**6 + " --grid g.png", 1, "cannot be read. [Errno 36] File name too long"),
+    ("sample a\nb.onnx --grid g.png", 1, r"a\nb.onnx cannot be read. There is no such file."),
+    ("sample model.onnx --seed 0 --grid g\x1b[31m.jpg", 1, r"g\x1b[31m.jpg was not written."),
+    (f"{WAY} --fps nan", 1, "The speed was refused. nan frames a second."),
+    (f"{WAY} --fps inf", 1, "The speed was refused. inf frames a second."),
+    (f"{WAY} --frames {10**9}", 2, "--frames"),
+    (f"{WAY} --from {2**64}", 1, "The first seed was refused."),
+    (f"{MADE} --tile 0", 1, "The tile was refused. 0 of type int."),
+    (f"{MADE} --overlap 1", 1, "An overlap was given. no tile."),
+    (f"{MADE} --seed -1", 1, "The seed was refused. -1 of type int."),
+    (f"{MADE} --label {LONG}", 1, "The label was refused. '7777777"),
+    ("translate made.onnx E out.png", 2, "an argument is empty"),
+    ("train E --dry-run", 2, "an argument is empty"),
+    (f"{TRAIN} --out E", 2, "--out is empty"),
+    (f"{TRAIN} --resolution {10**9}", 1, "The setting resolution was refused. 1000000000. Give 1 to 16,384."),
+    ("train digits --resolution 14336 --dry-run", 1, "digits would not fit in memory."),
+    (f"{TRAIN} --set batch_size=16000000", 1, "The batch would not fit in memory."),
+    (f"{TRAIN} --set width=1e309", 1, "The setting width was refused. '1e309'."),
+    (f"{TRAIN} --set width={LONG}", 1, "The setting width was refused. '7777777"),
+    (f"{TRAIN} --set g-learning-rate=nan", 1, "The setting g_learning_rate was refused. 'nan'."),
+    (f"{TRAIN} --set beta1=-0.5", 1, "The setting beta1 was refused. -0.5."),
+    (f"{TRAIN} --set labels=perhaps", 1, "The setting labels was refused. 'perhaps'."),
+    (f"{TRAIN} --set =3", 1, "--set =3 was refused."),
+    (f"{TRAIN} --r1 inf", 1, "The setting r1 was refused. inf."),
+    (f"{TRAIN} --ema-decay nan", 1, "The setting ema_decay was refused. nan."),
+    (f"{TRAIN} --minutes nan", 1, "The number of minutes was refused. nan of type float."),
+    (f"{TRAIN} --threads {10**9}", 1, "The number of threads was refused. 1000000000 of type int."),
+    (f"{TRAIN} --checkpoint-every {2**64}", 1, "The checkpoint_every was refused."),
+    (f"{TRAIN} --workers 0", 2, "--workers"),
+    (f"{TRAIN} --device tpu", 1, "The device was refused. 'tpu'."),
+    (f"{EXPORT} --opset 17", 1, "The opset was refused. 17 of type int."),
+    (f"{EXPORT} --max-batch {10**18}", 1, "The largest batch was refused."),
+    (f"{EXPORT} --samples -1", 1, "The number of samples was refused. -1 of type int."),
+    (f"{EXPORT} --precision fp8", 2, "--precision"),
+    ("export nowhere.pt " + "x" * 300, 1, "The output was refused. 'xxxx"),
+    ("adopt nowhere.pth E", 2, "an argument is empty"),
+    (f"{BENCH} --seconds nan", 2, "--seconds"),
+    (f"{BENCH} --batch 1,{10**9}", 2, "--batch takes numbers from 1 to 4096"),
+    ("doctor --device tpu", 1, "The device was refused. device='tpu'."),
+    ("systems biggan", 1, "There is no such system. 'biggan'."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"), TABLE, ids=[f"{i}-{row[0][:40]!a}" for i, row in enumerate(TABLE)]
+)
+def test_what_is_said_names_the_option_and_shows_the_value(
+    line: str, code: int, told: str, room: Path
+) -> None:
+    before = set(room.rglob("*"))
+    result = runner.invoke(app, ["" if word == "E" else word for word in line.split(" ")])
+    assert isinstance(result.exception, SystemExit), result.output
+    assert result.exit_code == code
+    said = (
+        " ".join(re.sub("[\u2500-\u257f]", " ", result.stderr).split())
+        if code == 2
+        else result.stderr
+    )
+    assert told in said
+    assert code == 2 or len(said.splitlines()) == 1
+    assert set(room.rglob("*")) == before
+
+
+def test_a_name_that_is_no_text_is_written_and_told(room: Path) -> None:
+    """A file's name may be any bytes; a terminal's encoding does not take all of them."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from gan.cli import main; main()", *SAMPLE.split()[:2], "--seed", "0", "--grid",
+         b"g\xff\xc3.png", "--device", "cpu"],
+        capture_output=True, check=False, env=os.environ | {"PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(rb"Wrote g\udcff\udcc3.png (16 images")
+    assert os.path.exists(b"g\xff\xc3.png")
 
 
 def sweep() -> dict[str, float]:

@@ -82,9 +82,10 @@ class Request:
         for name, high in WHOLE.items():
             value = getattr(self, name)
             if value is not None or name == "workers":
-                checked[name] = check_integer(name, value, 1, high)
+                told = f"number of {name}" if name in ("threads", "workers") else name
+                checked[name] = check_integer(told, value, 1, high)
         if self.minutes is not None:
-            checked["minutes"] = check_number("minutes", self.minutes, 0, 1e7, above=0)
+            checked["minutes"] = check_number("number of minutes", self.minutes, 0, 1e7, above=0)
         checked["force"] = check_flag("force", self.force)
         for name in ("settings", "accept"):
             checked[name] = _texts(name, getattr(self, name))
