@@ -24,6 +24,8 @@ from gan.trainer.adopt import adopt
 from gan.trainer.builtin import BUILTIN
 from gan.trainer.checks import check
 from gan.trainer.config import GENERAL, check_general, make_options, parse_setting
+from gan.trainer.engine import Training
+from gan.trainer.loop import train
 from gan.trainer.options import Interval
 from gan.trainer.parts import DataInfo
 from gan.trainer.request import plan
@@ -223,6 +225,34 @@ def test_what_does_not_fit_is_told_with_what_it_needs(monkeypatch: pytest.Monkey
         check(kind(make_options(kind, data, {"batch_size": 1_000_000}), data))
     split = {"batch_size": 1_000_000, "accumulate": 10_000}
     check(kind(make_options(kind, data, split), data))
+
+
+TORCH = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError(TORCH), RuntimeError("not enough memory: 9 bytes")]
+)
+def test_memory_that_runs_out_in_a_run_is_told_with_the_ways_out(
+    error: Exception, digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(training: Training) -> None:
+        raise error
+
+    monkeypatch.setattr(Training, "run_step", fails)
+    with pytest.raises(InputError, match=r"does not fit in memory.*--batch-size.*accumulate=2"):
+        train(tiny_request(digit_folder, tmp_path / "run"))
+
+
+def test_another_fault_in_a_run_stays_what_it_is(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(training: Training) -> None:
+        raise RuntimeError("the sizes of two tensors differ")
+
+    monkeypatch.setattr(Training, "run_step", fails)
+    with pytest.raises(RuntimeError, match="two tensors differ"):
+        train(tiny_request(digit_folder, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("name", [name for name, known in BUILTIN.items() if known.kind == "image"])
