@@ -71,10 +71,9 @@ def whole(low: int, high: int) -> Takes:
     within = number(low, high)
 
     def takes(text: str) -> bool | None:
-        taken = within(text)
-        if taken is not False and text.isascii() and text.isdecimal():
-            return low <= int(text) <= high
-        return None if taken is not False and float(text).is_integer() else False
+        if text.isascii() and text.isdecimal():  # a float would round it
+            return len(text) < 400 and low <= int(text) <= high
+        return None if within(text) is not False and float(text).is_integer() else False
 
     return takes
 
@@ -135,7 +134,7 @@ CASES: dict[str, Option] = {
     "train.data": Option(never, "train {} --dry-run"),
     "train.source": Option(never, f"{TRAIN} --source"),
     "train.system": Option(never, f"{TRAIN} --system"),
-    "train.resolution": Option(whole(8, 8), f"{TRAIN} --resolution"),
+    "train.resolution": Option(whole(8, 10), f"{TRAIN} --resolution"),
     "train.channels": Option(either("1", "3"), f"{TRAIN} --channels"),
     "train.fit": Option(never, f"{TRAIN} --fit"),
     "train.crop": Option(whole(8, 8), f"{TRAIN} --crop"),
@@ -228,7 +227,7 @@ CASES: dict[str, Option] = {
     "inspect.device": Option(never, "inspect model.onnx --graph --device"),
     "inspect.threads": Option(whole(1, 1024), "inspect model.onnx --graph --device cpu --threads"),
     "bench.model": Option(never, "bench {}"),
-    "bench.against": Option(any_text, f"{BENCH} --against", NONE),
+    "bench.against": Option(lambda text: True if text.isprintable() and text else None, f"{BENCH} --against", NONE),
     "bench.batch": Option(
         lambda text: all(part.strip().isdecimal() and part.isascii() and len(part) < 5 and 1 <= int(part) <= 4096
                          for part in text.split(",")),
