@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 try:
     import typer
-    from typer.core import TyperGroup
+    from typer.core import TyperCommand, TyperGroup
 except ModuleNotFoundError:
     raise SystemExit(
         "gan: the command needs typer. Install it: pip install 'gan-toolchain[cli]'"
@@ -33,6 +33,10 @@ class Group(TyperGroup):
     """Turns an error of ours into one line on stderr and exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # a file's name need not be text of any encoding
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -44,6 +48,17 @@ class Group(TyperGroup):
             if message is None:
                 raise
             fail(message)
+
+
+class Command(TyperCommand):
+    """Takes no empty argument: it is a variable that was not set, and as a path it would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, arg in zip(["", *args], args, strict=False):
+            if not arg or (arg.startswith("--") and arg.endswith("=")):
+                named = before if before.startswith("-") else arg or "an argument"
+                raise typer.BadParameter(f"{named} is empty: was a variable not set?")
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -67,14 +82,11 @@ for module, command in (
     (bench, bench.bench),
     (doctor, doctor.doctor),
 ):
-    app.command(epilog=f"Example: {module.EXAMPLE}")(command)
+    app.command(cls=Command, epilog=f"Example: {module.EXAMPLE}")(command)
 
 
 def main() -> None:
     keep_standard_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for names that are no text
     app()
 
 

@@ -23,7 +23,7 @@ def safe(text: str) -> str:
     lines = text.split("\n")
     if all(map(str.isprintable, lines)):
         return text
-    from ..runtime.folders import legible
+    from ..runtime.text import legible
 
     return "\n".join(map(legible, lines))
 
@@ -274,6 +274,7 @@ def cuda_options(memory_limit: int | None, tf32: bool) -> CudaOptions | None:
 
 def class_of(generator: Generator, label: str | None) -> int | str | None:
     """A class name where there is one, else an index."""
-    if label is None or label in generator.classes or not label.isdecimal():
+    index = label is not None and label.isascii() and label.isdecimal() and len(label) < 20
+    if label is None or label in generator.classes or not index:
         return label
     return int(label)

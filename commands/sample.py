@@ -237,7 +237,7 @@ def write_grid(
                 seen="A model without labels",
                 repair="Leave --by-class out",
             )
-        count = count or 8 * columns
+        count = generator.bounded(count or 8 * columns)  # before there is a label for each
         asked = asked | {"label": [i % columns for i in range(count)]}
     samples = generator.sample(count or (2_000 if points else 16), **asked)
     save(scatter(samples) if points else grid(samples, columns), path)

@@ -176,7 +176,7 @@ def side_by_side(before: Pixels, after: Pixels) -> Pixels:
 def write_all(translator: Translator, jobs: list[Job], beside: bool) -> list[str]:
     """Translate all, past those that cannot be; a line for each of these."""
     from ..runtime import InputError
-    from ..runtime.folders import legible
+    from ..runtime.text import legible
 
     line, failed, start = LiveLine(), list[str](), time.monotonic()
     try:

@@ -16,13 +16,14 @@ from typing import Any, Literal, get_args
 import onnx
 
 from ..runtime import latents
-from ..runtime.errors import CheckpointError, ExportError, InputError, ParityError, shown
+from ..runtime.errors import CheckpointError, ExportError, InputError, ParityError
 from ..runtime.files import atomic_files, sibling, work_folder
 from ..runtime.generator import Generator
 from ..runtime.golden import COUNT, SEED, Golden, golden_inputs
 from ..runtime.model_file import METADATA_KEYS, ModelFile
 from ..runtime.session import load_onnxruntime
 from ..runtime.signature import Signature
+from ..runtime.values import check_choice, check_flag, check_integer, check_path, refused
 from ..trainer.checkpoint import Checkpoint, weights_digest
 from . import graph as graphs
 from .fidelity import MOST_SAMPLES, SAMPLES, limits_of, lower, prove_fidelity
@@ -67,7 +68,7 @@ def export(
     own system, if the checkpoint was trained with one. Raises `CheckpointError`, `ExportError`,
     `ParityError`, `InputError`; then there is no new file.
     """
-    if graph == ALL:
+    if isinstance(graph, str) and graph == ALL:
         raise InputError(
             "One graph is exported at a time",
             seen=f"graph {ALL!r}",
@@ -84,7 +85,7 @@ def export(
         accept_changed_system,
         overwrite,
     )
-    return next(iter(_export(Path(checkpoint), Path(output), graph, settings).values()))
+    return next(iter(_export(checkpoint, output, graph, settings).values()))
 
 
 def export_all(
@@ -116,7 +117,7 @@ def export_all(
         accept_changed_system,
         overwrite,
     )
-    return _export(Path(checkpoint), Path(output), ALL, settings)
+    return _export(checkpoint, output, ALL, settings)
 
 
 @dataclass(frozen=True)
@@ -133,19 +134,34 @@ class Settings:
     accept_changed_system: bool
     overwrite: bool
 
+    def check(self) -> None:
+        """`InputError` that names the first one which is not what it should be."""
+        check_choice("image", self.image, ("uint8", "float"))
+        check_integer("opset", self.opset, OPSETS[0], OPSETS[-1])
+        if self.max_batch is not None:
+            check_integer("largest batch", self.max_batch, 1, 4096)
+        if self.target is not None:
+            check_choice("target", self.target, get_args(Target))
+        check_choice("precision", self.precision, PRECISIONS)
+        check_integer("number of samples", self.samples, 1, MOST_SAMPLES)
+        if self.system_file is not None:
+            check_path("system file", self.system_file)
+        check_flag("accept_changed_system", self.accept_changed_system)
+        check_flag("overwrite", self.overwrite)
+
 
 def _export(
-    checkpoint: Path, output: Path, graph: str | None, settings: Settings
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    graph: str | None,
+    settings: Settings,
 ) -> dict[Path, Report]:
     """Prove, then write, what is asked for: None is the main graph."""
-    _check_request(output, settings.opset, settings.max_batch)
-    _check_precision(settings.precision, settings.samples)
-    if settings.target not in (None, *get_args(Target)):
-        raise InputError(
-            "The target was refused",
-            seen=shown(settings.target),
-            repair=f"Give {' or '.join(get_args(Target))}, or None",
-        )
+    checkpoint, output = check_path("checkpoint", checkpoint), check_path("output", output)
+    if graph is not None and not isinstance(graph, str):
+        raise refused("graph", graph, "Give a graph's name")
+    settings.check()
+    _check_folder(output)
     _check_target(output, checkpoint, settings.overwrite)
     load_onnxruntime()  # the judge: missing, it is better said before anything long
     with work_folder("gan-export") as folder:
@@ -360,15 +376,7 @@ def _load(kept: Path, given: Path) -> Checkpoint:
         raise CheckpointError(failed, seen=error.seen, repair=error.repair) from error
 
 
-def _check_request(target: Path, opset: int, max_batch: int | None) -> None:
-    if opset not in OPSETS:
-        raise InputError(
-            "The opset was refused", seen=f"{opset}", repair=f"Give {OPSETS[0]} to {OPSETS[-1]}"
-        )
-    if max_batch is not None and not 1 <= max_batch <= 4096:
-        raise InputError(
-            "The largest batch was refused", seen=f"{max_batch}", repair="Give 1 to 4096"
-        )
+def _check_folder(target: Path) -> None:
     if not target.parent.is_dir():
         raise InputError(
             f"{target} cannot be written",
@@ -378,21 +386,6 @@ def _check_request(target: Path, opset: int, max_batch: int | None) -> None:
     if target.is_dir():
         raise InputError(
             f"{target} cannot be written", seen="It is a folder", repair="Give a file name"
-        )
-
-
-def _check_precision(precision: str, samples: int) -> None:
-    if precision not in PRECISIONS:
-        raise InputError(
-            "The precision was refused",
-            seen=shown(precision),
-            repair=f"Choose one of {', '.join(PRECISIONS)}",
-        )
-    if not 1 <= samples <= MOST_SAMPLES:
-        raise InputError(
-            "The number of samples to compare was refused",
-            seen=f"{samples}",
-            repair=f"Give 1 to {MOST_SAMPLES}",
         )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from .errors import InputError, shown
 from .inputs import Array, check_input, is_shared
-from .signature import Signature, class_count
+from .signature import LIMITS, Signature, class_count
+from .values import check_choice, check_number, is_integer
 
 Label = int | str | Sequence[int | str]
 Noise = Literal["shared", "drawn"]
+BYTES = (bytes, bytearray, memoryview)  # sequences of integers by their type alone
 
 
 def labels(signature: Signature, label: Label | None, count: int) -> Array | None:
@@ -23,18 +25,17 @@ def labels(signature: Signature, label: Label | None, count: int) -> Array | Non
         raise InputError(
             "A label was given", seen="This model has no classes", repair="Leave label out"
         )
-    if isinstance(label, np.ndarray):
-        label = label.tolist()
-    if isinstance(label, str) or not isinstance(label, Sequence):
-        return np.asarray(_class_index(signature, label), np.int64)
-    indices = np.array([_class_index(signature, one) for one in label], np.int64)
-    if len(indices) != count:
+    if isinstance(label, np.ndarray) and label.ndim == 0:
+        label = label.item()
+    if isinstance(label, (str, *BYTES)) or not isinstance(label, Sequence | np.ndarray):
+        return np.asarray(_class_index(signature, label), np.int64)  # type: ignore[arg-type]
+    if len(label) != count:
         raise InputError(
             "The labels were refused",
-            seen=f"{len(indices)} labels for {count} images",
+            seen=f"{len(label)} labels for {count} images",
             repair="Give one label, or one for each image",
         )
-    return indices
+    return np.array([_class_index(signature, one) for one in label], np.int64)
 
 
 def _class_index(signature: Signature, label: int | str) -> int:
@@ -42,8 +43,7 @@ def _class_index(signature: Signature, label: int | str) -> int:
     known, names = class_count(signature.label), signature.classes
     if isinstance(label, str) and label in names:
         return names.index(label)
-    integer = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
-    if integer and 0 <= int(label) < known:
+    if is_integer(label) and 0 <= int(label) < known:
         return int(label)
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     raise InputError(
@@ -62,17 +62,15 @@ def check_truncation(signature: Signature, truncation: float | None) -> None:
         raise InputError(
             "Truncation was given", seen="This model has none", repair="Leave truncation out"
         )
-    check_input(field, [truncation])
+    low, high = field.range or LIMITS[field.dtype]
+    check_input(field, [check_number("truncation", truncation, low, high)])
 
 
 def noise_for_each(signature: Signature, noise: str) -> bool:
     """Whether each image has noise of its own."""
-    if noise == "shared":
-        return False
-    if noise != "drawn" or not any(is_shared(field) for field in signature.inputs):
+    check_choice("noise", noise, get_args(Noise))
+    if noise == "drawn" and not any(is_shared(field) for field in signature.inputs):
         raise InputError(
-            "The noise was refused",
-            seen=f"{noise!r:.40}" if noise != "drawn" else "A model without noise inputs",
-            repair="Leave noise out" if noise == "drawn" else 'Give "shared" or "drawn"',
+            "The noise was refused", seen="A model without noise inputs", repair="Leave noise out"
         )
-    return True
+    return noise == "drawn"

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .driver import ask_driver
-from .errors import DeviceUnavailableError, InputError, shown
+from .errors import DeviceUnavailableError
 from .inputs import Array
-from .latents import check_integer
 from .repairs import ACCEPT_CPU, INSTALL_CUDA12, REINSTALL, cuda_repair, native_words
+from .values import check_choice, check_flag, check_integer, check_path, refused
 
 logger = logging.getLogger("gan.runtime")
 
@@ -55,20 +55,14 @@ class CudaOptions:
         if self.memory_limit is not None:
             check_integer("memory limit", self.memory_limit, 1 << 20, 2**63 - 1)
         for name in ("tf32", "graphs", "prefer_nhwc", "tensorrt"):
-            if not isinstance(getattr(self, name), bool):
-                raise _refused(name, getattr(self, name), "Give True or False")
-        if self.search not in SEARCHES:
-            raise _refused("search", self.search, f"Give one of: {', '.join(SEARCHES)}")
+            check_flag(name, getattr(self, name))
+        check_choice("search", self.search, SEARCHES)
         if self.tensorrt_cache is not None:
             cache = self.tensorrt_cache
-            if not isinstance(cache, str | os.PathLike) or not os.path.isdir(cache):
-                raise _refused("tensorrt_cache", cache, "Give a folder that exists")
+            if not check_path("tensorrt_cache", cache).is_dir():
+                raise refused("tensorrt_cache", cache, "Give a folder that exists")
             if not self.tensorrt:
-                raise _refused("tensorrt_cache", cache, "Give tensorrt=True with it")
-
-
-def _refused(name: str, value: object, repair: str) -> InputError:
-    return InputError("A CUDA option was refused", seen=f"{name}={shown(value)}", repair=repair)
+                raise refused("tensorrt_cache", cache, "Give tensorrt=True with it")
 
 
 def providers(

@@ -14,30 +14,41 @@ GanError
 
 from __future__ import annotations
 
+import reprlib
+
+from .text import one_line
+
 
 class GanError(Exception):
     """Base of every error that the toolchain raises on purpose.
 
     A message has three parts: what failed, what was seen, how to repair it (with the exact command where there
-    is one).
+    is one). It is one line, whatever paths and values are named in it, and of bounded length.
     """
 
     def __init__(self, failed: str, *, seen: str = "", repair: str = "") -> None:
         self.failed, self.seen, self.repair = failed, seen, repair
-        super().__init__(
-            ". ".join(part.rstrip(".") for part in (failed, seen, repair) if part) + "."
-        )
+        parts = (one_line(part) for part in (failed, seen, repair) if part)
+        super().__init__(". ".join(part.rstrip(".") for part in parts) + ".")
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.failed, self.seen, self.repair)
 
 
 def shown(value: object) -> str:
-    """At most 60 characters of a value that was refused, for a message."""
+    """At most 60 characters of a value that was refused, for a message. No value is too large, or too odd, for it."""
     try:
-        return f"{value!r:.60}"
-    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return _repr.repr(value)[:LONGEST_VALUE]
+    except Exception:  # Python prints no integer of over 4,300 digits, and objects raise anything
         return f"an enormous {type(value).__name__}"
+
+
+LONGEST_VALUE = 60  # characters
+_repr = reprlib.Repr()  # looks at the beginning of a value only, and not into its depth
+_repr.maxstring = _repr.maxother = (
+    3 * LONGEST_VALUE
+)  # what is longer loses its middle, and is cut after that
+_repr.maxlong = 5_000
 
 
 def _rebuild(kind: type[GanError], failed: str, seen: str, repair: str) -> GanError:

@@ -1,15 +1,15 @@
-"""Which files of a folder are images, by their names, in a fixed order; and how a name is shown. Opens none."""
+"""Which files of a folder are images, by their names, in a fixed order. Opens none."""
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from .text import legible
 
 SUFFIXES = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff",
@@ -19,8 +19,6 @@ FOREIGN = frozenset({
     ".exr", ".hdr", ".eps", ".pdf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
     ".zip", ".tar", ".gz", ".7z", ".rar",
 })  # fmt: skip
-UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # kinds of characters that a terminal acts on, or that are none
-TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # of the direction
 LEFT_BEHIND = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})  # folders of systems, not of people
 
 
@@ -82,17 +80,6 @@ class Listing:
 def first_of(names: Sequence[str]) -> str:
     """The first name, and how many more there are."""
     return legible(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def legible(name: str) -> str:
-    """A name for a message, in any script; as escapes what a terminal would act on and what is no text."""
-    if name.isprintable():
-        return name
-    return "".join(json.dumps(c)[1:-1] if is_unseen(c) or c in TURNS else c for c in name)
-
-
-def is_unseen(character: str) -> bool:
-    return unicodedata.category(character) in UNSEEN
 
 
 def suffix(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import asked, axes, latents
+from . import asked, axes
 from .ahead import batch_rows
 from .asked import Label, Noise
 from .buckets import batch_buckets
@@ -39,6 +39,7 @@ from .pictures import Source
 from .session import MICRO_BATCH, Session
 from .signature import Field, Signature
 from .translator import Translator
+from .values import check_integer, check_uint64, refused
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,9 +76,9 @@ class Generator:
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
         """
         if micro_batch is not None:
-            latents.check_integer("micro-batch", micro_batch, 1, 4096)
+            micro_batch = check_integer("micro-batch", micro_batch, 1, 4096)
+        self.max_output_bytes = check_integer("max_output_bytes", max_output_bytes, 1, MAX_COUNT)
         self._file = ModelFile.read(model)
-        self.max_output_bytes = max_output_bytes
         self._drawn: dict[str, Array] = {}  # of inputs that all images share
         self._asked = micro_batch
         self._sample_bytes: tuple[int, int] | None = None
@@ -128,7 +129,7 @@ class Generator:
         return self.signature.classes
 
     def metadata(self, section: str) -> dict[str, Any]:
-        """A part of the file's metadata: system, training, parity, golden, tools, weights, latents."""
+        """A part of the file's metadata: system, training, parity, golden, tools, weights, latents; {} if it has none."""
         return self._file.section(section)
 
     def sample(
@@ -167,7 +168,7 @@ class Generator:
         noise: Noise = "shared",
     ) -> Iterator[Array]:
         """The images of `sample`, some at a time, in bounded memory."""
-        count = latents.check_integer("count", count, 1, MAX_COUNT)
+        count = check_integer("count", count, 1, MAX_COUNT)
         batches = self._batches(count, seed, start, label, truncation, noise)
         return self._run_main(batches, count)
 
@@ -188,7 +189,7 @@ class Generator:
         and without CUDA graphs; pixels may differ from those of `sample` by rounding. Unmeasured on a GPU. Raises `InputError`, and `DeviceUnavailableError` where onnxruntime-gpu is too
         old for DLPack.
         """
-        count = latents.check_integer("count", count, 1, MAX_COUNT)
+        count = check_integer("count", count, 1, MAX_COUNT)
         batches = self._batches(count, seed, start, label, truncation, noise)
         return map(self._run_on_device, batches)
 
@@ -222,7 +223,7 @@ class Generator:
         Normal latents and noise move on the great circle between the two (slerp), uniform ones on the straight
         line, which stays in their range; labels stay those of `first`.
         """
-        frames = self.bounded(frames)
+        frames = self.bounded(frames, name="number of frames")
         return np.concatenate(
             list(self.walk(first, last, frames, label=label, truncation=truncation))
         )
@@ -237,7 +238,9 @@ class Generator:
         truncation: float | None = None,
     ) -> Iterator[Array]:
         """The images of `interpolate`, some at a time, in bounded memory."""
-        frames = latents.check_integer("number of frames", frames, 1, MAX_COUNT)
+        frames = check_integer("number of frames", frames, 1, MAX_COUNT)
+        check_uint64("first seed", first)
+        check_uint64("last seed", last)
         labels = self.labels(label, 1)
         asked.check_truncation(self.signature, truncation)
         begin, end = (self._draw(seed, range(1), labels, truncation) for seed in (first, last))
@@ -330,9 +333,9 @@ class Generator:
         if seed is None:
             seed = int.from_bytes(os.urandom(8), "little")
             logger.info("Drew seed %d", seed)
-        latents.check_uint64("seed", seed)
-        start = latents.check_uint64("start", start)
-        latents.check_uint64("index of the last image", start + count - 1)
+        check_uint64("seed", seed)
+        start = check_uint64("start", start)
+        check_uint64("index of the last image", start + count - 1)
         for field in self.signature.inputs:
             check_drawable(field)
         labels = self.labels(label, count)
@@ -406,7 +409,7 @@ class Generator:
         self, fields: Sequence[Field], seed: int, label: int | str | None
     ) -> dict[str, Array]:
         """These inputs of image 0 of a seed, [1, ...]; the label as it is given, or drawn."""
-        latents.check_uint64("seed", seed)
+        check_uint64("seed", seed)
         inputs = {field.name: draw_field(field, seed, range(1)) for field in fields}
         labels = self.labels(label, 1)
         if labels is not None and self.signature.label:
@@ -454,7 +457,7 @@ class Generator:
                 repair=f"This model takes {', '.join(known)}",
             )
         arrays = {
-            field.name: check_input(field, inputs[field.name])
+            field.name: check_input(field, inputs[field.name], self.max_output_bytes)
             for field in self.signature.inputs
             if field.name in inputs
         }
@@ -487,9 +490,11 @@ class Generator:
                     )
         return arrays, count
 
-    def bounded(self, count: int, sizes: Mapping[str, int] | None = None) -> int:
+    def bounded(
+        self, count: int, sizes: Mapping[str, int] | None = None, *, name: str = "count"
+    ) -> int:
         """`count`, if so many images stay within `max_output_bytes`; else `InputError`. sizes: of the dynamic axes."""
-        count = latents.check_integer("count", count, 1, MAX_COUNT)
+        count = check_integer(name, count, 1, MAX_COUNT)
         given, made = self._bytes(sizes)
         if count * made > self.max_output_bytes or given > self.max_output_bytes:
             raise InputError(
@@ -537,3 +542,10 @@ class Generator:
             )
             for field in self.signature.inputs
         }
+
+
+def check_generators(**roles: Generator) -> None:
+    """`InputError` that names the role, for what is no generator."""
+    for role, given in roles.items():
+        if not isinstance(given, Generator):
+            raise refused(role, given, "Give a Generator")

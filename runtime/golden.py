@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from .errors import ModelFileError, ParityError
 from .inputs import Array, stand_in
-from .latents import MAX_SEED
 from .signature import Field, Signature
+from .values import MAX_UINT64
 
 FORMAT = 1
 SEED, COUNT, POSITIONS = 0, 2, 4096
@@ -63,7 +63,7 @@ class Golden:
             count, seed = content["count"], content["seed"]
             if type(count) is not int or not 1 <= count == len(rows) <= 64:
                 raise ValueError(f"count {count!r:.40}")
-            if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+            if type(seed) is not int or not 0 <= seed <= MAX_UINT64:
                 raise ValueError(f"seed {seed!r:.40}")
             step = content.get("step", 0)
             if type(step) is not int or not 0 <= step <= 255:

@@ -63,11 +63,12 @@ def grid(images: Pixels, columns: int | None = None, *, gap: int = 2) -> Pixels:
         )
     count, height, width, channels = images.shape
     columns = math.ceil(math.sqrt(count)) if columns is None else columns
-    if columns < 1 or gap < 0:
+    most = max(count, 1_000)  # empty columns would cost more than all images
+    if not 1 <= columns <= most or gap < 0:
         raise InputError(
             "A grid was not made",
             seen=f"{columns} columns, {gap} pixels apart",
-            repair="Give columns from 1 and a gap from 0",
+            repair=f"Give columns from 1 to {most} and a gap from 0",
         )
     rows = math.ceil(count / columns)
     sheet = np.zeros(

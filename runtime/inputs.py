@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import latents
-from .errors import InputError, ModelFileError
+from .errors import InputError, ModelFileError, shown
 from .images import Pixels, dequantize
 from .pictures import Source, is_source, read
 from .signature import LIMITS, Field, class_count, split_axis
@@ -98,32 +99,54 @@ def _within(low: float, high: float) -> tuple[np.float32, np.float32]:
     return first, np.nextafter(last, np.float32(-np.inf)) if float(last) > high else last
 
 
-def check_input(field: Field, value: Given) -> Array:
+def check_input(field: Field, value: Given, most_bytes: int = sys.maxsize) -> Array:
     """`value` as the array that the graph takes, or `InputError` that names field, value and what was wanted.
 
     Of an image or a mask also pictures: a path, bytes, a Pillow image, uint8 [H, W, C], or a list of such of one size.
+    most_bytes: of what is made of arrays that are broadcast, and of ranges, which take no memory until then.
     """
+
+    def refused(seen: str, repair: str = "") -> InputError:
+        return InputError(
+            f"Input {field.name} was refused", seen=seen, repair=repair or wanted(field)
+        )
+
+    dtype = np.dtype(field.dtype)
+    too_large = "Give fewer at once, or raise max_output_bytes"
+    several = value if isinstance(value, (list, tuple)) else [value]
+    size = sum(one.size for one in several if is_broadcast(one))
+    if isinstance(value, range):
+        size += 6 * len(value)  # numpy makes Python's integers of it first
+    if size * dtype.itemsize > most_bytes:
+        raise refused(f"{size} values, the limit is {most_bytes} bytes", too_large)
     try:
         array = np.asarray(_pictures(field, value) if is_picture(field) else value)
-    except ValueError as error:
-        raise InputError(
-            f"Input {field.name} was refused", seen=f"{error!s:.100}", repair=wanted(field)
-        ) from error
-    dtype = np.dtype(field.dtype)
-    integers = np.issubdtype(array.dtype, np.integer)
-    fits = integers if dtype.kind in "iu" else (integers or np.issubdtype(array.dtype, np.floating))
-    if not fits:
-        raise InputError(
-            f"Input {field.name} was refused", seen=f"dtype {array.dtype}", repair=wanted(field)
-        )
+    except Exception as error:  # an object's own __array__ may raise anything
+        raise refused(f"{error!s:.100}") from error
+    kinds = "iu" if dtype.kind in "iu" else "iuf"
+    if array.dtype.kind not in kinds:
+        raise refused(f"{_told(value, array)}dtype {array.dtype!s:.60}")
+    if any(_is_masked(one) for one in several):
+        raise refused("a masked array, whose masked values are unknown")
     if not has_shape(field, array.shape):
-        raise InputError(
-            f"Input {field.name} was refused",
-            seen=f"shape {list(array.shape)}",
-            repair=wanted(field),
-        )
+        raise refused(f"shape {shown(list(array.shape))}")
     _check_values(field, array)
     return np.ascontiguousarray(array, dtype)
+
+
+def _told(value: Given, array: Array) -> str:
+    """What numpy makes a lone value of is not what its caller sees, so it is shown."""
+    return "" if array.ndim or isinstance(value, np.ndarray) else f"{shown(value)}, "
+
+
+def is_broadcast(value: object) -> TypeGuard[Array]:
+    """Whether it is an array that repeats itself along some axis, so that a copy is larger."""
+    return isinstance(value, np.ndarray) and 0 in value.strides
+
+
+def _is_masked(value: object) -> bool:
+    module: Any = sys.modules.get("numpy.ma")  # without it, there is no masked array
+    return module is not None and isinstance(value, module.MaskedArray) and value.mask.any()
 
 
 def is_picture(field: Field) -> bool:

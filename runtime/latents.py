@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, shown
+from .errors import InputError
+from .values import check_uint64
 
 VERSION = 1
 LATENT_STREAM, LABEL_STREAM, NOISE_STREAM = 0, 1, 16
-MAX_SEED = 2**64 - 1
 _CHUNK = 16384  # words at a time: their temporaries stay in the processor's cache
 
 Words = NDArray[np.uint64]
@@ -69,24 +69,6 @@ def choices(drawn: Words, classes: int) -> NDArray[np.int64]:
     low, high = drawn & np.uint64(0xFFFFFFFF), drawn >> np.uint64(32)
     carry = (low * np.uint64(classes)) >> np.uint64(32)
     return ((high * np.uint64(classes) + carry) >> np.uint64(32)).astype(np.int64)
-
-
-def check_uint64(name: str, value: int) -> int:
-    """`value` as an int, if it is an integer from 0 to 2^64 - 1; else `InputError` that names it."""
-    return check_integer(name, value, 0, MAX_SEED)
-
-
-def check_integer(name: str, value: int, low: int, high: int) -> int:
-    """`value` as an int, if it is an integer from `low` to `high`; else `InputError` that names it."""
-    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not integer or not low <= value <= high:
-        most = f"2^{high.bit_length()} - 1" if high >= 2**63 - 1 else f"{high}"
-        raise InputError(
-            f"The {name} was refused",
-            seen=f"{shown(value)} of type {type(value).__name__}",
-            repair=f"Give an integer {name} from {low} to {most}",
-        )
-    return int(value)
 
 
 # Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution", Applied Statistics 37 (1988),

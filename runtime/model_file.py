@@ -14,6 +14,7 @@ from typing import Any
 from . import latents
 from .errors import ModelFileError
 from .signature import Field, Signature, parse_json_object
+from .values import refused as refused_value
 from .wire import MAX_BYTES, ModelInfo, TensorInfo, read_model, refused
 
 PREFIX = "gan."
@@ -44,7 +45,12 @@ class ModelFile:
         if isinstance(source, (bytes, bytearray, memoryview)):
             name, data = "<bytes>", bytes(source)
         else:
-            name, data = os.fspath(source), _read_bytes(Path(source))
+            try:
+                path = Path(source)
+            except Exception as error:  # what is no path, or an object that cannot say which
+                repair = "Give a path, or the bytes of a file"
+                raise refused_value("model", source, repair) from error
+            name, data = os.fspath(source), _read_bytes(path)
         if data[:2] == b"PK":  # torch.save writes a zip
             raise ModelFileError(
                 f"{name} cannot be sampled",
@@ -71,6 +77,8 @@ class ModelFile:
 
     def section(self, name: str) -> dict[str, Any]:
         """One part of the metadata, such as "parity"; {} where the file has none."""
+        if not isinstance(name, str):
+            raise refused_value("section", name, f"Give one of: {', '.join(METADATA_KEYS)}")
         text = self.info.metadata.get(PREFIX + name)
         return {} if text is None else parse_json_object(text, name)
 

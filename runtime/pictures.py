@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, shown
-from .folders import legible
 from .images import Pixels
+from .text import legible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,14 +112,16 @@ def read(source: Source) -> Picture:
         return _of_image(source)
     if isinstance(source, bytes):
         return _of_image(open_image(io.BytesIO(source)))
-    if not isinstance(source, (str, os.PathLike)):
+    try:
+        path = Path(source)  # type: ignore[arg-type]  # it may be anything
+    except Exception as error:  # what is no path, or an object that cannot say which
         raise InputError(
             "A picture was refused",
             seen=f"{shown(source)} of type {type(source).__name__}",
             repair="Give a path, bytes, a Pillow image, or uint8 [H, W, C] with C 1 to 4",
-        )
+        ) from error
     try:
-        with open_file(Path(source)) as file:
+        with open_file(path) as file:
             return _of_image(open_image(file))
     except InputError as error:
         name = legible(f"{source!s:.200}")
@@ -222,6 +224,7 @@ def _of_image(image: Image) -> Picture:
 
 
 def _of_array(array: NDArray[Any]) -> Picture:
+    array = np.asarray(array)  # a matrix would stay one
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     pixels = array[:, :, None] if array.ndim == 2 else array

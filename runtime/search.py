@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import latents
 from .asked import Label
 from .errors import InputError, ModelFileError, shown
-from .generator import Generator
+from .generator import Generator, check_generators
 from .images import dequantize, quantize
 from .inputs import Array
 from .signature import Field
+from .values import check_integer, check_number
 
 ROWS = 512  # of one call of the generator, about
 BETAS, EPSILON = (0.9, 0.99), 1e-8
@@ -55,6 +55,7 @@ def search(
     [N, ...]. label: y, what the images show, where the generator has classes: one, or one for each. h must change
     some bytes of the image. The best z that was seen is returned. Raises `InputError`.
     """
+    check_generators(encode=encode, generate=generate, embed=embed)
     code, made = _fields(encode, generate, embed)
     if not isinstance(images, np.ndarray) or images.ndim != 4 or not len(images):
         raise InputError(
@@ -62,9 +63,11 @@ def search(
             seen=shown(images) if not isinstance(images, np.ndarray) else f"shape {images.shape}",
             repair="Give an array of at least one image, as the encoder takes them",
         )
-    steps = latents.check_integer("number of steps", steps, 1, 100_000)
-    for name, value in {"rate": rate, "h": h}.items():
-        _positive(name, value)
+    steps = check_integer("number of steps", steps, 1, 100_000)
+    rate, h = check_number("rate", rate, 0, 1e3, above=0), check_number("h", h, 1e-6, 1e3)
+    identity = check_number("weight identity", identity, 0, 1e6)
+    pixels = check_number("weight pixels", pixels, 0, 1e6)
+    prior = check_number("weight prior", prior, 0, 1e6)
     z = encode(**{encode.signature.inputs[0].name: images})[encode.signature.main.name]
     goal = _Goal(generate, embed, code, made, identity, pixels, prior)
     labels = _labels(generate, label, len(images))
@@ -217,10 +220,3 @@ def _takes_image(generator: Generator) -> bool:
 
 def _kinds(generator: Generator) -> Iterator[str]:
     return (field.kind for field in generator.signature.inputs)
-
-
-def _positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
-        raise InputError(
-            f"The setting {name} was refused", seen=shown(value), repair="Give a number above 0"
-        )

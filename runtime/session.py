@@ -22,7 +22,6 @@ from .cuda import CPU, CudaOptions, open_cuda, report_placement, unavailable
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError, InputError, ModelFileError, shown
 from .inputs import Array
-from .latents import check_integer
 from .pace import LARGEST, Pace
 from .repairs import (
     ACCEPT_CPU,
@@ -31,6 +30,7 @@ from .repairs import (
     native_words,
     onnxruntime_repair,
 )
+from .values import check_integer
 
 if TYPE_CHECKING:
     from .engine import Engine

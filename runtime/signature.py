@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from .errors import ModelFileError
+from .errors import InputError, ModelFileError, shown
 from .latents import NOISE_STREAM
 
 FORMAT = 1
@@ -123,18 +123,28 @@ class Signature:
         return next((field for field in self.inputs if field.name == name), None)
 
     def to_json(self) -> str:
-        """Versioned JSON, the same text for equal signatures."""
+        """Versioned JSON, the same text for equal signatures. `InputError` for fields of what is no JSON."""
+        try:
+            return json.dumps(self._to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        except Exception as error:  # an author's own values may raise anything
+            raise InputError(
+                "The signature cannot be written",
+                seen=shown(error),
+                repair="Make its fields of texts and finite numbers",
+            ) from error
+
+    def _to_dict(self) -> dict[str, Any]:
         content = {
             "format": FORMAT,
             "inputs": [_field_to_dict(field) for field in self.inputs],
             "outputs": [_field_to_dict(field) for field in self.outputs],
-            "classes": list(self.classes),
+            "classes": _as_list(self.classes),
         }
         if self.radius is not None:
             content["radius"] = self.radius
         if self.least != 1:
             content["least"] = self.least
-        return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return content
 
     @classmethod
     def from_json(cls, text: str) -> Signature:
@@ -198,6 +208,8 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
 def parse_json_object(text: str, what: str) -> dict[str, Any]:
     """A JSON object from text of at most 1 MiB, at most 16 deep; anything else raises `ModelFileError`."""
+    if not isinstance(text, str):
+        raise _refused(f"{what} of type {type(text).__name__}")
     if len(text) > MAX_JSON_BYTES:
         raise _refused(f"{len(text)} characters of {what}")
     try:
@@ -223,12 +235,12 @@ def _no_constant(name: str) -> float:
 def _field_to_dict(field: Field) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": field.name,
-        "shape": list(field.shape),
+        "shape": _as_list(field.shape),
         "kind": field.kind,
         "dtype": field.dtype,
     }
     if field.range is not None:
-        entry["range"] = list(field.range)
+        entry["range"] = _as_list(field.range)
     if field.draw is not None:
         draw = field.draw
         used = {"normal": ["scale"], "uniform": ["low", "high"], "choice": [], "fixed": ["value"]}
@@ -237,6 +249,12 @@ def _field_to_dict(field: Field) -> dict[str, Any]:
         if draw.shared:
             entry["draw"]["shared"] = True
     return entry
+
+
+def _as_list(values: Sequence[Any]) -> list[Any]:
+    if not isinstance(values, (tuple, list)):
+        raise TypeError("a tuple was expected")
+    return list(values)
 
 
 def _field_from_dict(entry: Mapping[str, Any]) -> Field:

@@ -6,16 +6,18 @@ They are told by their fields of kind "style", so any model that has such graphs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from . import latents
+from .asked import BYTES
 from .errors import InputError, shown
-from .generator import Generator
+from .generator import Generator, check_generators
 from .inputs import Array
 from .signature import Field
+from .values import check_integer, check_uint64, is_integer
 
 Seeds = int | Sequence[int]
 FRAMES = 16  # made at once
@@ -39,16 +41,16 @@ def mix(
     mix(mapping, synthesis, [3, 9], [4]): layers 0 to 3 in the style of seed 3, the rest in that of seed 9.
     """
     field = _pair(mapping, synthesis)
-    borders = _borders(layers, len(seeds), int(field.shape[0]))
-    columns = [[s] if isinstance(s, (int, np.integer)) else list(_several(s)) for s in seeds]
+    borders = _borders(layers, len(_seeds(seeds)), int(field.shape[0]))
+    columns = [[s] if is_integer(s) else _seeds(s) for s in seeds]
     count = max(map(len, columns))
     if any(len(column) not in (1, count) for column in columns) or not count:
         raise InputError(
             "The seeds were refused",
-            seen=f"{', '.join(str(len(column)) for column in columns)} seeds for the styles",
+            seen=f"{shown([len(column) for column in columns])} seeds for the styles",
             repair="Give one seed a style, or as many as there are images",
         )
-    synthesis.bounded(count)
+    synthesis.bounded(count, name="number of seeds")
     drawn = [styles_of(mapping, c, label=label, truncation=truncation) for c in columns]
     images = []
     for i in range(0, count, FRAMES):
@@ -71,7 +73,7 @@ def styles_of(
     """The style of image 0 of each seed: float32 [len(seeds), ...]."""
     if mapping.signature.main.kind != "style":
         raise _no_styles("mapping", mapping, "gives none")
-    known = [latents.check_uint64("seed", seed) for seed in seeds]
+    known = [check_uint64("seed", seed) for seed in seeds]
     drawn = {
         seed: mapping.sample(1, seed=seed, label=label, truncation=truncation)
         for seed in dict.fromkeys(known)  # a sheet has each many times
@@ -90,9 +92,9 @@ def interpolate(
     truncation: float | None = None,
 ) -> Array:
     """`frames` images on the straight line in w from the style of seed `first` to that of seed `last`."""
-    return np.concatenate(
-        list(walk(mapping, synthesis, first, last, frames, label=label, truncation=truncation))
-    )
+    chunks = walk(mapping, synthesis, first, last, frames, label=label, truncation=truncation)
+    synthesis.bounded(frames, name="number of frames")
+    return np.concatenate(list(chunks))
 
 
 def walk(
@@ -107,7 +109,9 @@ def walk(
 ) -> Iterator[Array]:
     """The images of `interpolate`, some at a time, in bounded memory."""
     field = _pair(mapping, synthesis)
-    frames = latents.check_integer("number of frames", frames, 1, 2**31)
+    frames = check_integer("number of frames", frames, 1, 2**31)
+    check_uint64("first seed", first)
+    check_uint64("last seed", last)
     a, b = styles_of(mapping, [first, last], label=label, truncation=truncation).astype(np.float64)
     return _along(synthesis, field, a, b, frames)
 
@@ -122,6 +126,7 @@ def _along(synthesis: Generator, field: Field, a: Array, b: Array, frames: int) 
 
 def _pair(mapping: Generator, synthesis: Generator) -> Field:
     """The synthesis's input of styles, if the two belong together."""
+    check_generators(mapping=mapping, synthesis=synthesis)
     field = next((f for f in synthesis.signature.inputs if f.kind == "style"), None)
     if field is None:
         raise _no_styles("synthesis", synthesis, "takes none")
@@ -145,15 +150,21 @@ def _pair(mapping: Generator, synthesis: Generator) -> Field:
     return field
 
 
-def _several(seeds: object) -> Iterable[int]:
+def _seeds(given: Seeds | Sequence[Seeds]) -> Sequence[Any]:
     """A sequence of seeds, told from what is neither that nor a seed."""
-    if isinstance(seeds, Iterable) and not isinstance(seeds, (str, bytes)):
-        return seeds
+    if _is_several(given):
+        return given
     raise InputError(
         "The seeds were refused",
-        seen=f"{shown(seeds)} of type {type(seeds).__name__}",
+        seen=f"{shown(given)} of type {type(given).__name__}",
         repair="Give a seed for each style, or a sequence of seeds, one an image",
     )
+
+
+def _is_several(values: object) -> TypeGuard[Sequence[Any]]:
+    """Whether they are values in a row, whose number is known before any is looked at."""
+    several = isinstance(values, Sequence) or (isinstance(values, np.ndarray) and values.ndim > 0)
+    return several and not isinstance(values, (str, *BYTES))
 
 
 def _no_styles(role: str, generator: Generator, what: str) -> InputError:
@@ -166,11 +177,13 @@ def _no_styles(role: str, generator: Generator, what: str) -> InputError:
 
 def _borders(layers: Sequence[int], count: int, most: int) -> list[int]:
     """[0, *layers, most], checked."""
-    borders = [0, *(latents.check_integer("layer", layer, 1, most - 1) for layer in layers), most]
-    if len(layers) != count - 1 or sorted(set(borders)) != borders:
+    fits = _is_several(layers) and len(layers) == count - 1
+    given = [check_integer("layer", layer, 1, most - 1) for layer in layers] if fits else []
+    borders = [0, *given, most]
+    if not fits or sorted(set(borders)) != borders:
         raise InputError(
             "The layers were refused",
-            seen=f"{list(layers)} for {count} styles",
+            seen=f"{shown(layers)} for {count} styles",
             repair=f"Give rising layers from 1 to {most - 1}, one fewer than styles",
         )
     return borders

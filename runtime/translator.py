@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import axes, latents, tiles
+from . import axes, tiles
 from .errors import DeviceUnavailableError, InputError, ModelFileError
 from .images import Pixels, quantize
-from .inputs import Array, check_input, is_picture, layout
+from .inputs import Array, check_input, is_broadcast, is_picture, layout
 from .pictures import Picture, Source, read, resized
 from .signature import Field, split_axis
+from .values import check_flag, check_integer
 
 if TYPE_CHECKING:
     from .generator import Generator
@@ -31,7 +32,7 @@ class Translator:
         overlap: int | None = None,
         resize: bool = False,
     ) -> None:
-        self._generator, self._resize = generator, resize
+        self._generator, self._resize = generator, check_flag("resize", resize)
         signature = generator.signature
         self.image, self.mask = _fields(generator)
         others = [field for field in signature.inputs if not is_picture(field)]
@@ -65,13 +66,16 @@ class Translator:
                 repair="Leave tile out",
             )
         factor = max(split_axis(str(axis))[0] for axis in own)
-        self._tile = latents.check_integer("tile", tile, factor * signature.least, 1 << 20)
+        self._tile = check_integer("tile", tile, factor * signature.least, 1 << 20)
         if overlap is None:
             overlap = signature.radius
-        self._context = latents.check_integer("overlap", overlap, 0, 1 << 20)
+        self._context = check_integer("overlap", overlap, 0, 1 << 20)
 
     def __call__(self, image: Source, *, mask: Source | None = None) -> Pixels:
         """uint8 [H, W, C]. Raises `InputError`."""
+        for source in (image, mask):
+            if is_broadcast(source):
+                self._check_size(source.size)
         picture = self._sized(read(image))
         inputs = {**self._drawn, self.image.name: self._array(self.image, picture)}
         self.check_mask(mask is not None)
@@ -94,6 +98,15 @@ class Translator:
                 "The mask is missing",
                 seen="The model paints holes",
                 repair="Give a mask of the image's size, white where the hole is: mask=, --mask",
+            )
+
+    def _check_size(self, size: int, what: str = "It") -> None:
+        """`InputError` for more bytes than a call may make: an array that is broadcast has none yet."""
+        if size > self._generator.max_output_bytes:
+            raise InputError(
+                "The image is too large",
+                seen=f"{what} has {size} bytes, the limit is {self._generator.max_output_bytes}",
+                repair="Give a smaller one, or raise max_output_bytes",
             )
 
     def _sized(self, picture: Picture) -> Picture:
@@ -151,12 +164,7 @@ class Translator:
         )
         shape = axes.shape_of(main, lengths)
         height, width, channels = (shape[i] for i in layout(main))
-        if height * width * channels > generator.max_output_bytes:
-            raise InputError(
-                "The image is too large",
-                seen=f"The result has {height * width * channels} bytes, the limit is {generator.max_output_bytes}",
-                repair="Give a smaller one, or raise max_output_bytes",
-            )
+        self._check_size(height * width * channels, "The result")
         whole = {
             field.name: axes.padded(field, inputs[field.name], sizes)
             for field in signature.inputs

@@ -130,7 +130,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["train", "--system", "cgan", "--no-labels"], "needs labels"),
         (["train", "--minutes", "-1"], "above 0"),
         (["export", "nowhere.pt", "model.onnx"], "Check the path"),
-        (["export", "nowhere.pt", "model.onnx", "--samples", "0"], "Give 1 to 1000000"),
+        (["export", "nowhere.pt", "model.onnx", "--samples", "0"], "from 1 to 1000000"),
         (["sample", "nowhere.onnx", "--grid", "g.png"], "Check the path"),
         (["inspect", "nowhere"], "Check the path"),
     ],

@@ -119,7 +119,9 @@ def test_without_matplotlib_the_extra_is_named(
 
 
 @pytest.mark.usefixtures("nothing_is_timed")
-@pytest.mark.parametrize("batch", ["", "0", "1,,2", "a", "-1", "4097", "1;2", "1.5", "²", "9" * 30])
+@pytest.mark.parametrize(
+    "batch", [" ", "0", "1,,2", "a", "-1", "4097", "1;2", "1.5", "²", "9" * 30]
+)
 def test_an_odd_list_of_batches_is_wrong_usage(model: Path, batch: str) -> None:
     assert "--batch takes numbers from 1 to 4096" in " ".join(
         gan("bench", model, "--batch", batch, code=2).replace("│", " ").split()

@@ -292,9 +292,15 @@ REFUSED = [
     (["--seed", "-1"], "seed was refused"),
     (["--seed", str(2**64)], "seed was refused"),
     (["--seed", str(LAST)], "seed was refused"),  # the next seeds are none
-    (["--seed", "0", "--truncation", "99"], "values from -2 to 2"),
-    (["--seed", "0", "--truncation", "nan"], "not finite"),
-    (["--seed", "0", "--truncation", "inf"], "not finite"),
+    (["--seed", "0", "--truncation", "99"], "number truncation from -2 to 2"),
+    (
+        ["--seed", "0", "--truncation", "nan"],
+        "nan of type float. Give a number truncation from -2 to 2",
+    ),
+    (
+        ["--seed", "0", "--truncation", "inf"],
+        "inf of type float. Give a number truncation from -2 to 2",
+    ),
     (["--seed", "0", "--label", "cow"], "one of: cat, dog"),
     (["--seed", "0", "--label", "2"], "one of: cat, dog"),
     (["--seed", "0", "--label", "-1"], "one of: cat, dog"),
@@ -321,7 +327,7 @@ def test_a_sheet_that_cannot_be_written_is_refused(model: Path, path: str) -> No
 @pytest.mark.parametrize("value", ["99", "nan", "-2.01", "inf"])
 def test_a_truncation_outside_is_one_line_and_the_range_is_said(model: Path, value: str) -> None:
     output = said("sample", model, "--seed", 0, "--grid", "g.png", "--truncation", value, code=1)
-    assert "values from -2 to 2" in output
+    assert "from -2 to 2" in output
     assert names() == []
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.errors import CheckpointError, InputError, shown
+from ..runtime.values import check_flag, check_path, refused
 from . import systems
 from .checkpoint import save
 from .config import Config, make_config, make_options
@@ -80,7 +81,11 @@ def adopt(
     statistics of each image instead of those of training. Raises `CheckpointError` for a file that is not
     recognised, `InputError` for a target that exists.
     """
-    weights, output = Path(weights), Path(output)
+    weights, output = check_path("weights", weights), check_path("output", output)
+    if key is not None and not isinstance(key, str):
+        raise refused("key", key, "Give the name of an entry of the file")
+    image_statistics = check_flag("image_statistics", image_statistics)
+    overwrite = check_flag("overwrite", overwrite)
     _check_target(weights, output, overwrite)
     content, sha256 = _load(weights)
     match = _choose(weights, _recognised(weights, content, image_statistics), key)

@@ -5,6 +5,7 @@ What is drawn is a function of a seed; seed 0 is trained on, others are there to
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ DIGITS = Path(__file__).parent / "mnist10k.npz"
 DIGITS_TRAINING_ROWS = 7_000  # rows from here on are never trained on
 STACKED_COUNT, SHAPES_COUNT, POINTS_COUNT = 30_000, 10_000, 100_000
 EDGES_COUNT, DOMAIN_COUNT, FACES_COUNT = 8_000, 5_000, 10_000
+MEMORY_LIMIT = 4 << 30  # bytes of what is drawn
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -33,7 +35,7 @@ Labels = NDArray[np.int64]
 class Builtin:
     """One of them. steps: a run that shows something. draw: (resolution, channels) -> the training data.
 
-    partner: channels of partners, None without.
+    partner: channels of partners, None without. count: of images.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Builtin:
     draw: Callable[[int, int], Dataset]
     arrangement: Arrangement = "single"
     partner: int | None = None
+    count: int = 0
 
     def load(
         self,
@@ -70,7 +73,16 @@ class Builtin:
                 if window is None
                 else "Leave --crop out: its samples are points",
             )
-        data = self.draw(resolution or self.resolution or 0, channels or self.channels or 0)
+        size, depth = resolution or self.resolution or 0, channels or self.channels or 0
+        needed = self.count * size * size * (depth + (self.partner or 0))
+        if needed > MEMORY_LIMIT:
+            raise InputError(
+                f"{self.name} would not fit in memory",
+                seen=f"{self.count} images of {size} pixels, {needed / 1e9:.1f} GB of at most "
+                f"{MEMORY_LIMIT / 1e9:.1f}",
+                repair="Choose a smaller --resolution",
+            )
+        data = self.draw(size, depth)
         if swap:
             assert data.partners is not None
             if data.labels is not None:
@@ -94,7 +106,7 @@ def find(path: str | None) -> Builtin | None:
     if path is None:
         return BUILTIN["digits"]
     found = BUILTIN.get(path)
-    return None if found and Path(path).exists() else found
+    return None if found and os.path.exists(path) else found
 
 
 def digits(split: Literal["train", "held-out"]) -> tuple[Pixels, Labels]:
@@ -192,18 +204,19 @@ def _load_points(name: str, mixture: Mixture) -> Dataset:
     return Dataset(name, points(mixture, POINTS_COUNT), None, (), mixture=mixture)
 
 
-BUILTIN = {
-    known.name: known
-    for known in (
-        Builtin("digits", "image", 3_000, 28, 1, tuple(map(str, range(10))), _load_digits),
-        Builtin("stacked-digits", "image", 25_000, 28, 3, (), _load_stacked),
-        Builtin("shapes", "image", 3_000, 32, 3, SHAPES, _load_shapes),
-        Builtin("faces", "image", 3_000, 32, 3, AGES, _load_faces),
-        Builtin("persons", "image", 3_000, 32, 3, AGES, _load_persons, "pairs", 3),
-        Builtin("edges", "image", 2_000, 32, 3, (), _load_edges, "pairs", 1),
-        Builtin("warm-cold", "image", 2_000, 16, 3, (), _load_warm_cold, "unpaired", 3),
-        Builtin("ring", "points", 5_000, None, None, (), lambda *_: _load_points("ring", RING)),
-        Builtin("grid", "points", 20_000, None, None, (), lambda *_: _load_points("grid", GRID)),
-    )
-}
+_IMAGES = (
+    Builtin("digits", "image", 3_000, 28, 1, tuple(map(str, range(10))), _load_digits,
+            count=DIGITS_TRAINING_ROWS),
+    Builtin("stacked-digits", "image", 25_000, 28, 3, (), _load_stacked, count=STACKED_COUNT),
+    Builtin("shapes", "image", 3_000, 32, 3, SHAPES, _load_shapes, count=SHAPES_COUNT),
+    Builtin("faces", "image", 3_000, 32, 3, AGES, _load_faces, count=FACES_COUNT),
+    Builtin("persons", "image", 3_000, 32, 3, AGES, _load_persons, "pairs", 3, FACES_COUNT),
+    Builtin("edges", "image", 2_000, 32, 3, (), _load_edges, "pairs", 1, EDGES_COUNT),
+    Builtin("warm-cold", "image", 2_000, 16, 3, (), _load_warm_cold, "unpaired", 3, DOMAIN_COUNT),
+)  # fmt: skip
+_POINTS = (
+    Builtin("ring", "points", 5_000, None, None, (), lambda *_: _load_points("ring", RING)),
+    Builtin("grid", "points", 20_000, None, None, (), lambda *_: _load_points("grid", GRID)),
+)
+BUILTIN = {known.name: known for known in (*_IMAGES, *_POINTS)}
 NAMES = tuple(BUILTIN)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..runtime.errors import CheckpointError, ModelFileError, TrainingDivergedError, shown
 from ..runtime.files import atomic_file
 from ..runtime.signature import Signature
+from ..runtime.values import check_path
 from . import systems
 from .config import Config, make_options
 from .parts import Arrangement, DataInfo, DataKind
@@ -47,7 +48,7 @@ class Checkpoint:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
         """Read a checkpoint on the CPU. Raises `CheckpointError` for anything that is not a whole one."""
-        path = Path(path)
+        path = check_path("checkpoint", path)
         check_regular(path)
         content = load_torch_file(path, what="checkpoint", repair=OLDER)
         found = content.get("format") if isinstance(content, dict) else None

@@ -5,8 +5,14 @@ The networks are looked at on the meta device, so that a user's own are held to 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import math
+import os
+import sys
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 from torch import nn
 
@@ -14,14 +20,20 @@ from ..runtime.errors import InputError
 from .augment import POLICIES
 from .layers import MinibatchDeviation
 from .losses import LOSSES
-from .system import System, build_on_meta
+from .options import MOST, Options, ranges
+from .system import System, build_on_meta, parameter_count
 
+COPIES = 5  # of a weight: itself, its gradient, two moments and the average
+OF_MOVES = ("batch_size", "unroll")
+FLOATS = 3  # of a batch at least: reals, fakes, a gradient
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check(system: System, *, mirror: bool = False) -> None:
     """Raise `InputError` for the first contradiction of a system's options, networks and data."""
-    for failed, seen, repair in chain(_alone(system, mirror), _in_networks(system)):
+    for failed, seen, repair in chain(
+        _alone(system, mirror), _in_memory(system), _in_networks(system)
+    ):
         raise InputError(failed, seen=seen, repair=repair)
 
 
@@ -64,6 +76,60 @@ def _alone(system: System, mirror: bool) -> Iterator[tuple[str, str, str]]:
         for name, value in {**given, "mirror": mirror}.items():
             if value:
                 yield f"{name} is for images", f"data of {system.data.kind}", f"Leave {name} out"
+
+
+def _in_memory(system: System) -> Iterator[tuple[str, str, str]]:
+    """Sizes that this machine could not hold, found before anything is made of them."""
+    o, most = system.options, memory()
+    sample = max(math.prod(system.data.shape), o.latent)
+    batch = 4 * FLOATS * sample * (o.batch_size // o.accumulate)
+    if batch > most:
+        yield (
+            "The batch would not fit in memory",
+            f"{o.batch_size} samples of {sample} numbers need {_gigabytes(batch)} of {_gigabytes(most)}",
+            "Choose a smaller batch-size, or a larger accumulate",
+        )
+    if not _grown(o, system.preset(system.data)):
+        return  # the first use of the meta device costs a second
+    try:
+        weights = 4 * COPIES * sum(map(parameter_count, build_on_meta(system).values()))
+    except (RuntimeError, OverflowError, TypeError):  # more numbers than torch can count
+        weights = sys.maxsize
+    if weights > most:
+        yield (
+            "The networks would not fit in memory",
+            f"Their weights and what is learnt with need {_gigabytes(weights)} of {_gigabytes(most)}",
+            "Choose smaller sizes with --set, such as width; `gan systems NAME` lists the usual ones",
+        )
+
+
+def _grown(options: Options, preset: Options) -> bool:
+    """Whether a size of networks is several times what is usual, or is a list of its own. Sizes are what has a bound."""
+    chosen, usual, known = (
+        dataclasses.asdict(options),
+        dataclasses.asdict(preset),
+        ranges(options),
+    )
+    sizes = [n for n, i in known.items() if (i.below or i.high) < MOST and n not in OF_MOVES]
+    return any(
+        (name in sizes and value > 4 * max(usual[name], 1))
+        or (isinstance(value, str) and value != usual[name] and any(map(str.isdigit, value)))
+        for name, value in chosen.items()
+    )
+
+
+def memory() -> int:
+    """Bytes that this process may use: those of the machine, bounded by the cgroup."""
+    if not hasattr(os, "sysconf"):
+        return sys.maxsize
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return found
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
 
 
 def _in_networks(system: System) -> Iterator[tuple[str, str, str]]:

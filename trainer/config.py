@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
-from ..runtime.errors import CheckpointError, InputError
+import numpy as np
+
+from ..runtime.errors import CheckpointError, InputError, shown
+from ..runtime.values import is_integer
 from .decode import Fit
 from .losses import LOSSES
 from .options import Options, ranges
@@ -84,6 +89,7 @@ GENERAL: dict[str, Any] = {
     "seed": int,
     "ema_decay": float,
 }
+_types = cast(Callable[[type[Options]], dict[str, Any]], functools.cache(typing.get_type_hints))
 KINDS = {"image": "images", "points": "points"}
 NOT_CHOSEN = frozenset({"fit", "resolution", "channels", "crop", "ema_decay"})  # these may be None
 _RANGES = {
@@ -133,7 +139,7 @@ def resume_config(stored: Config, given: Mapping[str, Plain], accepted: tuple[st
     Raises `CheckpointError` that names every other difference.
     """
     now, general = stored.flat(), check_general(given)
-    own = {name: value for name, value in given.items() if name not in GENERAL}
+    own = {n: _as_plain(n, value) for n, value in given.items() if n not in GENERAL}
     changed = {n: value for n, value in (own | general).items() if value != now.get(n)}
     if changed.get("steps", 0) > stored.steps:
         accepted = (*accepted, "steps")
@@ -166,15 +172,15 @@ def make_options(system: type[System], data: DataInfo, given: Mapping[str, Plain
         )
     preset = system.preset(data)
     known = {f.name for f in dataclasses.fields(preset)}
-    unknown = sorted(set(given) - known - set(GENERAL))
+    unknown = sorted(set(given) - known - set(GENERAL), key=str)
     if unknown:
         raise InputError(
-            f"{system.name} has no setting {unknown[0]!r}",
-            seen=f"--set {unknown[0]}=...",
+            f"{system.name} has no setting {shown(unknown[0])}",
+            seen=f"--set {unknown[0]!s:.60}=...",
             repair=f"Its settings are {', '.join(sorted(known))}",
         )
     own = {name: value for name, value in given.items() if name in known}
-    hints = typing.get_type_hints(type(preset))
+    hints = _types(type(preset))
     typed: dict[str, Any] = {n: check_type(n, value, hints[n]) for n, value in own.items()}
     options = dataclasses.replace(preset, **typed)
     _check_ranges(options)
@@ -191,11 +197,11 @@ def parse_setting(system: type[System], text: str) -> tuple[str, Plain]:
     """("width", 32) from "width=32", typed as the system's options say. Raises `InputError`."""
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
-    hints = typing.get_type_hints(system.options_type)
+    hints = _types(system.options_type)
     if not equals or name not in hints:
         raise InputError(
-            f"--set {text} was refused",
-            seen=f"{system.name} has no setting {name!r}" if equals else "no = in it",
+            f"--set {text:.100} was refused",
+            seen=f"{system.name} has no setting {shown(name)}" if equals else "no = in it",
             repair=f"Its settings are {', '.join(sorted(hints))}",
         )
     return name, check_type(name, value.strip(), hints[name])
@@ -207,26 +213,50 @@ def check_type(name: str, value: Any, hint: Any) -> Plain:
     wanted = get_args(hint) if get_origin(hint) in several else (hint,)
     if value is None and type(None) in wanted:
         return None
-    if not isinstance(value, (int, float, str)):
+    given, value = value, plain(value)
+    if value is None:
         pass
     elif get_origin(hint) is Literal:
-        if value in wanted:
+        if value in wanted and not isinstance(value, bool):  # True is 1
             return wanted[wanted.index(value)]
     elif bool in wanted:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         if isinstance(value, bool) or str(value).lower() in words:
             return value if isinstance(value, bool) else words[str(value).lower()]
     elif str in wanted:
-        return str(value)
+        if isinstance(value, str):
+            return value
     elif not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
             number = int(value) if int in wanted else float(value)
-            if isinstance(value, str) or number == value:
+            if math.isfinite(number) and (isinstance(value, str) or number == value):
                 return number
     kinds = ", ".join(str(getattr(kind, "__name__", kind)) for kind in wanted)
     raise InputError(
-        f"The setting {name} was refused", seen=f"{value!r:.60}", repair=f"Give one of: {kinds}"
+        f"The setting {name} was refused", seen=shown(given), repair=f"Give one of: {kinds}"
     )
+
+
+def _as_plain(name: str, value: Any) -> Plain:
+    """A setting's value before its type is known."""
+    known = plain(value)
+    if known is None and value is not None:
+        raise InputError(
+            f"The setting {name} was refused", seen=shown(value), repair="Give a number or a text"
+        )
+    return known
+
+
+def plain(value: Any) -> Plain:
+    """A number or a text as Python has it, whether it was numpy's or not; None for anything else, and for numbers that
+    are too large for any setting."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if is_integer(value):
+        return int(value) if abs(int(value)) < 2**128 else None
+    if isinstance(value, (float, np.floating)):
+        return float(value)
+    return str(value) if isinstance(value, str) else None
 
 
 def default_ema_decay(steps: int) -> float:
@@ -241,7 +271,9 @@ def check_general(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, (low, high, allowed) in _RANGES.items():
         if name in general and not low <= general[name] <= high:
             raise InputError(
-                f"The setting {name} was refused", seen=f"{general[name]}", repair=f"Give {allowed}"
+                f"The setting {name} was refused",
+                seen=shown(general[name]),
+                repair=f"Give {allowed}",
             )
     if not 0.0 <= general.get("ema_decay", 0.0) < 1.0:
         raise InputError(
@@ -273,5 +305,5 @@ def _check_ranges(options: Options) -> None:
         value = getattr(options, name)
         if not interval.holds(value):
             raise InputError(
-                f"The setting {name} was refused", seen=f"{value}", repair=f"Give {interval}"
+                f"The setting {name} was refused", seen=shown(value), repair=f"Give {interval}"
             )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..runtime.errors import CheckpointError, TrainingDivergedError
+from ..runtime.errors import CheckpointError, InputError, TrainingDivergedError
 from .checkpoint import Checkpoint, save
 from .config import Config
 from .distributed import World, join
@@ -60,8 +61,26 @@ def train(request: Request, on_status: Callable[[Status], None] | None = None) -
         world.wait()  # all have read before the first writes
         if ready.checkpoint is not None and ready.checkpoint.step >= ready.config.steps:
             return Outcome(ready.folder, ready.config, ready.checkpoint.step, True, new=False)
-        with Signals() as signals:
+        with Signals() as signals, _memory_told():
             return _Run(ready, request, world, signals, on_status or (lambda status: None)).go()
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    """Turn a lack of memory into `InputError`: torch has a class of its own for it on a GPU only."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = f"{error}"
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
+            words in told for words in ("allocate memory", "not enough memory")
+        ):
+            raise
+        raise InputError(
+            "The training does not fit in memory",
+            seen=f"{told:.200}" or "MemoryError",
+            repair="Choose a smaller --batch-size, --resolution or network, or --set accumulate=2",
+        ) from error
 
 
 class _Run:

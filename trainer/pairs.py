@@ -15,7 +15,8 @@ from typing import ClassVar
 from PIL import Image
 
 from ..runtime.errors import DatasetError
-from ..runtime.folders import first_of, legible
+from ..runtime.folders import first_of
+from ..runtime.text import legible
 from .decode import channels_of, decode, size_of
 from .sources import Item, Source, below_the_top
 

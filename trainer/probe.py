@@ -72,6 +72,7 @@ def _fastest(training: Training) -> float:
 
 
 def threads_from_environment() -> int | None:
-    """OMP_NUM_THREADS, where it is a number above 0."""
+    """OMP_NUM_THREADS, where it is a number from 1 to 1024."""
     text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isdecimal() and int(text) > 0 else None
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
+    return number if 1 <= number <= 1024 else None

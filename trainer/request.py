@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..runtime.driver import ask_driver
-from ..runtime.errors import CheckpointError, DeviceUnavailableError, InputError
+from ..runtime.errors import CheckpointError, DeviceUnavailableError, InputError, shown
 from ..runtime.repairs import cuda_repair
+from ..runtime.values import check_flag, check_integer, check_number, check_path, refused
 from . import builtin, systems
 from .checkpoint import Checkpoint
 from .checks import check
@@ -37,6 +41,13 @@ from .systems import SystemSource
 logger = logging.getLogger("gan.trainer")
 
 DEFAULT_STEPS = 25_000
+WHOLE = {
+    "threads": 1024,
+    "workers": 256,
+    "checkpoint_every": 10**9,
+    "sample_every": 10**9,
+    "measure_every": 10**9,
+}  # fields that are integers from 1, with the largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +77,37 @@ class Request:
     sample_every: int | None = None
     measure_every: int | None = None
 
+    def __post_init__(self) -> None:
+        """Every field as the type that it is meant to be. Raises `InputError` that names it."""
+        checked: dict[str, Any] = {}
+        for name in ("data", "source", "system", "out"):
+            value = getattr(self, name)
+            if value is not None:
+                path = check_path(name, value)
+                checked[name] = path if name == "out" else os.fspath(value)
+        for name, high in WHOLE.items():
+            value = getattr(self, name)
+            if value is not None or name == "workers":
+                told = f"number of {name}" if name in ("threads", "workers") else name
+                checked[name] = check_integer(told, value, 1, high)
+        if self.minutes is not None:
+            checked["minutes"] = check_number("number of minutes", self.minutes, 0, 1e7, above=0)
+        checked["force"] = check_flag("force", self.force)
+        for name in ("settings", "accept"):
+            checked[name] = _texts(name, getattr(self, name))
+        if not isinstance(self.given, Mapping) or not all(isinstance(n, str) for n in self.given):
+            raise refused("given", self.given, "Give a dict of settings by their names")
+        if not isinstance(self.device, str):
+            raise refused("device", self.device, "Give auto, cpu, cuda or cuda:N")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def _texts(name: str, values: Any) -> tuple[str, ...]:
+    if isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values):
+        return tuple(values)
+    raise refused(name, values, f"Give a list of texts as {name}")
+
 
 @dataclass
 class Plan:
@@ -82,10 +124,6 @@ class Plan:
 def plan(request: Request) -> Plan:
     """Resolve a request, reading the data but training nothing. Raises any `GanError`."""
     device = choose_device(local_device(request.device))
-    if request.minutes is not None and not 0 < request.minutes < 1e7:
-        raise InputError(
-            "The minutes were refused", seen=f"{request.minutes}", repair="Give a number above 0"
-        )
     known = builtin.find(request.data)
     labelled = classes_of(request.data) and request.given.get("labels") is not False
     default = systems.default(known.kind if known else "image", labelled=bool(labelled))
@@ -188,16 +226,11 @@ def choose_device(name: str) -> torch.device:
     """The torch device of "auto", "cpu", "cuda" or "cuda:N". Raises `DeviceUnavailableError` or `InputError`."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", name):
         raise InputError(
-            "The device was refused", seen=f"{name!r:.40}", repair="Give auto, cpu, cuda or cuda:N"
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(
-            "The device was refused", seen=f"{name!r:.40}", repair="Give auto, cpu, cuda or cuda:N"
+            "The device was refused", seen=shown(name), repair="Give auto, cpu, cuda or cuda:N"
         )
+    device = torch.device(name)
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise DeviceUnavailableError(

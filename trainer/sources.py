@@ -19,8 +19,9 @@ from typing import Protocol
 
 from ..runtime import pictures
 from ..runtime.errors import DatasetError, InputError
-from ..runtime.folders import Listing, first_of, is_unseen, legible
+from ..runtime.folders import Listing, first_of
 from ..runtime.signature import natural_order
+from ..runtime.text import is_unseen, legible
 from .decode import ImageRefused
 
 MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_RATIO = 2_000_000, 256 << 20, 200
@@ -59,7 +60,7 @@ def open_source(path: str, *, role: str = "data", other: str = "") -> Source:
     """The images at `path`, listed but not decoded. other: what could be given instead. Raises `DatasetError`."""
     place = Path(path)
     try:
-        if path and place.is_dir():
+        if path and os.path.isdir(place):  # no path is too odd for it
             return FolderSource(place)
         if path and _is_zip(place):
             return ZipSource(place)

@@ -324,7 +324,7 @@ def test_what_was_rewritten_is_on_record_and_can_be_left_out(
         assert ("Gemm" in operators) == (target is not None) == bool(report.rewrites)
     same = [Generator(tmp_path / name, device="cpu").sample(20, seed=0) for name in "ab"]
     assert np.abs(same[0].astype(int) - same[1]).max() <= 1
-    with pytest.raises(InputError, match=r"The target was refused\. 'gpu'\. Give any or cpu"):
+    with pytest.raises(InputError, match=r"The target was refused. 'gpu'.*Give .any. or .cpu."):
         export(path, tmp_path / "c", target="gpu")  # type: ignore[arg-type]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gan.runtime.folders import Listing, first_of, is_hidden, legible, suffix
+from gan.runtime.folders import Listing, first_of, is_hidden, suffix
+from gan.runtime.text import legible
 
 
 def listing(root: Path, *names: str) -> Listing:

@@ -113,7 +113,7 @@ def test_a_grid_of_what_are_not_images_is_refused(shape: tuple[int, ...]) -> Non
         grid(np.zeros(shape, np.uint8))
 
 
-@pytest.mark.parametrize(("columns", "gap"), [(0, 2), (-1, 2), (1, -1)])
+@pytest.mark.parametrize(("columns", "gap"), [(0, 2), (-1, 2), (1, -1), (1001, 2), (10**12, 2)])
 def test_a_grid_without_columns_is_refused(columns: int, gap: int) -> None:
     with pytest.raises(InputError, match="columns from 1"):
         grid(np.zeros((2, 8, 8, 3), np.uint8), columns, gap=gap)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.random import RandomState
 
 from gan.runtime import InputError, latents
+from gan.runtime.values import check_uint64
 
 from .conftest import as_float32, philox, reference_normal, reference_uniform, reference_words
 
@@ -209,4 +210,4 @@ def test_integers_of_numpy_are_seeds(kind: type[np.integer]) -> None:
 
 
 def test_the_largest_integer_of_numpy_is_a_seed() -> None:
-    assert latents.check_uint64("seed", np.uint64(LAST)) == LAST  # type: ignore[arg-type]
+    assert check_uint64("seed", np.uint64(LAST)) == LAST  # type: ignore[arg-type]

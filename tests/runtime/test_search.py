@@ -218,8 +218,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "steps of a half": ({"steps": 0.5}, "number of steps"),
     "a rate of 0": ({"rate": 0.0}, "rate"),
     "a rate that is none": ({"rate": float("nan")}, "rate"),
-    "h below 0": ({"h": -0.1}, "setting h"),
-    "an h that is true": ({"h": True}, "setting h"),
+    "h below 0": ({"h": -0.1}, "The h was refused"),
+    "an h that is true": ({"h": True}, "The h was refused"),
 }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from ...runtime.errors import CheckpointError, GanError, InputError
+from ...runtime.errors import CheckpointError, GanError, InputError, shown
+from ...runtime.values import refused
 from ..parts import DataKind
 from ..system import System
 
@@ -41,17 +43,21 @@ def default(kind: DataKind, *, labelled: bool) -> str:
     return DEFAULT_LABELLED if labelled else DEFAULT
 
 
-def load(reference: str) -> tuple[type[System], SystemSource]:
+def load(reference: str | os.PathLike[str]) -> tuple[type[System], SystemSource]:
     """A system's class by its name, or by the path of a Python file that defines one.
 
     Raises `InputError` for an unknown name and for a file that defines no system. A user's file is run as code.
     """
+    if isinstance(reference, os.PathLike):
+        reference = os.fspath(reference)
+    if not isinstance(reference, str):
+        raise refused("system", reference, "Give a name, or the path of a .py file")
     if reference.endswith(".py"):
         return _load_file(Path(reference))
     if reference not in names():
         raise InputError(
             "There is no such system",
-            seen=f"{reference!r:.60}",
+            seen=shown(reference),
             repair=f"Choose one of {', '.join(names())}, or give the path of your own .py file",
         )
     module = importlib.import_module(f".{reference.replace('-', '_')}", __name__)
@@ -92,7 +98,7 @@ def load_recorded(
 def _load_file(path: Path) -> tuple[type[System], SystemSource]:
     try:
         code = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read", seen=f"{error}", repair="Check the path"
         ) from error

@@ -28,7 +28,9 @@ class GANOptions(Options):
         256, "units of the layer next to z in G, and next to the logit in D", above=0, below=2**16
     )
     depth: int = setting(3, "hidden layers of G and of D", low=1, high=32)
-    growth: int = setting(2, "each layer towards the sample has so many times the units", above=0)
+    growth: int = setting(
+        2, "each layer towards the sample has so many times the units", low=1, high=64
+    )
     dropout: float = setting(0.3, "share of D's units that are left out in a move", below=1)
     batch_size: int = setting(100, "samples a move", above=0, below=2**24)
     beta1: float = setting(0.9, "of Adam", below=1)
