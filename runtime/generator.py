@@ -19,7 +19,6 @@ from .buckets import batch_buckets
 from .cuda import CudaOptions
 from .device_array import DeviceArray
 from .errors import InputError
-from .golden import Golden, golden_inputs
 from .images import Pixels, to_pil
 from .inputs import (
     Array,
@@ -38,7 +37,6 @@ from .model_file import ModelFile
 from .pictures import Source
 from .session import MICRO_BATCH, Session
 from .signature import Field, Signature
-from .translator import Translator
 from .values import check_integer, check_uint64, refused
 
 if TYPE_CHECKING:
@@ -300,6 +298,8 @@ class Generator:
         less than the signature's radius: then seams are blended. resize: the image to the size that the model takes,
         where it takes one only, and the mask to the image. Raises `InputError`.
         """
+        from .translator import Translator
+
         translator = Translator(
             self, label=label, seed=seed, tile=tile, overlap=overlap, resize=resize
         )
@@ -313,6 +313,8 @@ class Generator:
         what its parity report says of it, and `ModelFileError` where graph or weights are not those that were
         exported.
         """
+        from .golden import Golden, golden_inputs  # which few need
+
         golden = Golden.from_metadata(self.metadata("golden"))
         golden.check_graph(self._file.graph_digest(), self.metadata("weights"))
         inputs = golden_inputs(self.signature, golden.seed, golden.count)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from typing import TYPE_CHECKING
 
-from .driver import Driver
+if TYPE_CHECKING:
+    from .driver import Driver
 
 INSTALL_CPU, INSTALL_CUDA, INSTALL_CUDA12 = (
     f"pip install 'gan-toolchain[{extra}]'" for extra in ("cpu", "cuda", "cuda12")
@@ -18,17 +20,14 @@ UNINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu"
 REINSTALL = f"{UNINSTALL} && {INSTALL_CUDA}"
 ACCEPT_CPU = 'device="auto" accepts the CPU'
 INSTALL_DRIVER = "Install the NVIDIA driver; start a container with --gpus all"
-WORDS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"((?:CUDA|CUDNN|CUDNN_FE|CUBLAS|CUFFT|CURAND) failure -?\d+: [^;]*[^; ])",
-        r"(Failed to allocate memory for requested buffer of size \d+)",
-        r"(Invalid device ID: .+)",
-        r"(cuDNN is .+)",
-        r"(A module that was compiled using NumPy .+?),? as it may crash",
-        r"Status Message: (.+)",
-        r"with error: (.+)",
-    )
+WORDS = (
+    r"((?:CUDA|CUDNN|CUDNN_FE|CUBLAS|CUFFT|CURAND) failure -?\d+: [^;]*[^; ])",
+    r"(Failed to allocate memory for requested buffer of size \d+)",
+    r"(Invalid device ID: .+)",
+    r"(cuDNN is .+)",
+    r"(A module that was compiled using NumPy .+?),? as it may crash",
+    r"Status Message: (.+)",
+    r"with error: (.+)",
 )
 CPLUSPLUS = re.compile(
     r"/onnxruntime_src/\S+:\d+ .*\) (?=\w)"
@@ -66,7 +65,7 @@ CAUSES = (  # of a native reason, the first that is found in it
 def native_words(error: object) -> str:
     """At most 300 characters of a native message, without the source files, templates and host name around them."""
     text = " ".join(str(error).split())
-    found = next((match[1] for one in WORDS if (match := one.search(text))), text)
+    found = next((match[1] for one in WORDS if (match := re.search(one, text))), text)
     return CPLUSPLUS.sub("", found)[:300]
 
 

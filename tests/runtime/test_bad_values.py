@@ -52,7 +52,7 @@ from ..odd import (
     rows,
     words,
 )  # fmt: skip
-from . import test_search, test_styles
+from . import test_latent_search, test_styles
 from .conftest import IMAGE_BYTES, TORTURE, tiny_model
 from .translating import translating_model
 
@@ -97,7 +97,7 @@ def opened(kind: str) -> Generator:
 
 @cache
 def trio() -> tuple[Generator, Generator, Generator]:
-    return test_search.graphs()
+    return test_latent_search.graphs()
 
 
 @cache
@@ -112,7 +112,7 @@ def reopened(**given: Any) -> Generator:
 
 def search_with(**given: Any) -> Any:
     encode, generate, embed = trio()
-    good: dict[str, Any] = {"encode": encode, "generate": generate, "embed": embed, "images": test_search.truths()[:1],
+    good: dict[str, Any] = {"encode": encode, "generate": generate, "embed": embed, "images": test_latent_search.truths()[:1],
             "label": "young", "steps": 1}  # fmt: skip
     return runtime.search(**(good | given))
 
@@ -400,7 +400,7 @@ TABLE: list[tuple[str, Any, str]] = [
     ("Generator.model", 3, "The model was refused. 3 of type int."),
     ("Generator.model", "", "cannot be read. It is not a file."),
     ("Generator.model", b"", "<bytes> was refused."),
-    ("Generator.model", "a\0b", r"a\x00b cannot be read."),
+    ("Generator.model", "a\0b", r"a\u0000b cannot be read."),
     ("Generator.model", "x" * 10**6, "xxx cannot be read."),
     ("Generator.model", "nowhere.onnx", "nowhere.onnx cannot be read. There is no such file."),
     ("Generator.device", "gpu", 'The device was refused. device=\'gpu\'. Give "auto", "cpu", "cuda" or "cuda:N".'),
@@ -439,7 +439,7 @@ TABLE: list[tuple[str, Any, str]] = [
     ("Generator.__call__.inputs", odd.Unshowable(), "Input z was refused. no array."),
     ("Generator.translate.image", "nowhere.png", "nowhere.png cannot be read."),
     ("Generator.translate.image", 3, "A picture was refused. 3 of type int."),
-    ("Generator.translate.image", b"", "The picture cannot be read. not an image."),
+    ("Generator.translate.image", b"", "The picture cannot be read. empty file."),
     ("Generator.translate.image", np.zeros((2, 2, 3)), "An array is not a picture. float64 of shape [2, 2, 3]."),
     ("Generator.translate.image", ODD["a picture of 2^40 pixels"](), "The image is too large. It has 3298534883328 bytes"),
     ("Generator.translate.mask", ODD["a bool picture of 2^40 pixels"](), "The image is too large."),

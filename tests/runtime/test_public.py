@@ -62,8 +62,8 @@ def test_the_check_of_loaded_modules_sees_what_is_loaded() -> None:
 
 # Modules beside ours that numpy, onnxruntime and Pillow have not loaded already. importlib.metadata, concurrent.futures,
 # secrets or hashlib would cost more than all of ours: each new name here is milliseconds of every start.
-IMPORT = "_json _string base64 binascii copy dataclasses json logging string threading traceback"
-DRAW = "_bisect _blake2 _hashlib _random _sha512 bisect hashlib hmac random secrets zlib"  # numpy.random's
+IMPORT = "_json _string copy dataclasses json logging string threading traceback"
+DRAW = "base64 binascii _bisect _blake2 _hashlib _random _sha512 bisect hashlib hmac random secrets zlib"  # numpy.random's
 NEW = """
 import sys, numpy, onnxruntime, PIL.Image
 def new(before):
