@@ -143,12 +143,14 @@ def unimportable(error: ImportError) -> str:
 
 def os_failure(error: OSError) -> str:
     """A message for what the operating system refused: on which file, why, and the repair."""
+    from ..runtime.text import one_line
+
     name = error.filename if isinstance(error.filename, str) else ""
     if name.endswith(".part"):  # beside its target, as runtime.files writes
         name = str(Path(name).with_name(Path(name).name.removeprefix(".").removesuffix(".part")))
     reason = error.strerror or " ".join(f"{error}".split())
     repair = OS_REPAIRS.get(error.errno or 0, "See `gan doctor`")
-    return f"{f'{name}: ' if name else ''}{reason}. {repair}"
+    return one_line(f"{f'{name}: ' if name else ''}{reason}. {repair}")
 
 
 def message_of(error: Exception) -> str | None:

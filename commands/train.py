@@ -108,6 +108,7 @@ def train(
         int,
         where(
             min=0,
+            max=10**9,
             metavar="K",
             help="Also keep the K checkpoints before the last, in history/. Default: 0.",
         ),

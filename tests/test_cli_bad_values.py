@@ -155,6 +155,7 @@ CASES: dict[str, Option] = {
     "train.out": Option(place, f"{TRAIN} --out"),
     "train.accept": Option(any_text, f"{TRAIN} --accept"),
     "train.checkpoint_every": Option(whole(1, 10**9), f"{TRAIN} --checkpoint-every"),
+    "train.keep": Option(whole(0, 10**9), f"{TRAIN} --keep"),
     "train.sample_every": Option(whole(1, 10**9), f"{TRAIN} --sample-every"),
     "train.measure_every": Option(whole(1, 10**9), f"{TRAIN} --measure-every"),
     "train.threads": Option(whole(1, 1024), f"{TRAIN} --threads"),
@@ -273,7 +274,7 @@ def furnish(folder: Path) -> None:
         (folder / name).write_bytes(data)
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     (folder / "photos").mkdir()
-    for name in ("in.png", "photos/1.png", "photos/2.png"):
+    for name in ("in.png", *(f"photos/{i}.png" for i in range(1, 5))):
         Image.fromarray(noise).save(folder / name)
 
 
@@ -395,7 +396,7 @@ TABLE: list[tuple[str, int, str]] = [
     ("sample model.onnx --seed 0 --grid E", 2, "--grid is empty"),
     ("sample " + "x" * 10**6 + " --grid g.png", 1, "cannot be read. [Errno 36] File name too long"),
     ("sample a\nb.onnx --grid g.png", 1, r"a\nb.onnx cannot be read. There is no such file."),
-    ("sample model.onnx --seed 0 --grid g\x1b[31m.jpg", 1, r"g\x1b[31m.jpg was not written."),
+    ("sample model.onnx --seed 0 --grid g\x1b[31m.jpg", 1, r"g\u001b[31m.jpg was not written."),
     (f"{WAY} --fps nan", 1, "The speed was refused. nan frames a second."),
     (f"{WAY} --fps inf", 1, "The speed was refused. inf frames a second."),
     (f"{WAY} --frames {10**9}", 2, "--frames"),

@@ -90,6 +90,7 @@ class Request:
             if value is not None or name == "workers":
                 told = f"number of {name}" if name in ("threads", "workers") else name
                 checked[name] = check_integer(told, value, 1, high)
+        checked["keep"] = check_integer("keep", self.keep, 0, 10**9)
         if self.minutes is not None:
             checked["minutes"] = check_number("number of minutes", self.minutes, 0, 1e7, above=0)
         checked["force"] = check_flag("force", self.force)
@@ -168,13 +169,13 @@ def plan(request: Request) -> Plan:
         checkpoint.check_fit(system)
     if system.classes:
         check_classes(data)
+    check(system, mirror=config.mirror)
     if len(data) < options.batch_size:
         logger.warning(
             "%d images, fewer than the %d of a batch: some come more than once in one",
             len(data),
             options.batch_size,
         )
-    check(system, mirror=config.mirror)
     return Plan(config, folder, system, data, device, checkpoint)
 
 

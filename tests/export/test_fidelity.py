@@ -257,10 +257,10 @@ def test_long_comparisons_tell_how_far_they_are(
 @pytest.mark.parametrize(
     ("given", "seen"),
     [
-        ({"precision": "fp8"}, "'fp8'"),
-        ({"precision": None}, "None"),
-        ({"samples": 0}, "0"),
-        ({"samples": 1_000_001}, "1000001"),
+        ({"precision": "fp8"}, "'fp8' of type str"),
+        ({"precision": None}, "None of type NoneType"),
+        ({"samples": 0}, "0 of type int"),
+        ({"samples": 1_000_001}, "1000001 of type int"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_read(

@@ -341,6 +341,7 @@ FIELDS: dict[str, Callable[[Any], bool | None]] = {
     "threads": or_none(integers(1, 1024)),
     "workers": integers(1, 256),
     "checkpoint_every": or_none(integers(1, 10**9)),
+    "keep": integers(0, 10**9),
     "sample_every": or_none(integers(1, 10**9)),
     "measure_every": or_none(integers(1, 10**9)),
     "minutes": or_none(numbers(0, 1e7, above=True)),
