@@ -16,6 +16,9 @@ export ORT_DISABLE_TELEMETRY := 1
 	mkdir -p .venv/types && ln -sfn ../.. .venv/types/gan
 	touch $@
 
+# A file of tests to each process, as many processes as there are cores, four at most: each holds torch.
+pytest := $(bin)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
+
 # Steps of the demo; `make check` runs it with 20.
 steps ?= 3000
 demo_dir ?= runs/demo
@@ -26,7 +29,7 @@ demo: .venv/ready
 	@echo "Made: $(demo_dir)/model.pt (checkpoint), $(demo_dir)/model.onnx (proven), $(demo_dir)/digits.png (look at it)"
 
 test: .venv/ready
-	$(bin)/pytest --quiet
+	$(pytest)
 
 lint: .venv/ready
 	$(bin)/ruff check .
@@ -34,14 +37,14 @@ lint: .venv/ready
 	$(bin)/mypy
 
 check: lint
-	$(bin)/pytest --quiet --cov --cov-report=term:skip-covered
+	$(pytest) --cov --cov-report=term:skip-covered
 	rm -rf runs/check
 	$(MAKE) demo steps=20 demo_dir=runs/check
 
 # The full counts of what `make test` does a few times, and the fuzzer, which is installed here: about an hour.
 torture: .venv/ready
 	$(bin)/pip install --quiet --disable-pip-version-check atheris
-	GAN_TORTURE=1 $(bin)/pytest --quiet -m torture
+	GAN_TORTURE=1 $(pytest) -m torture
 
 # The runtime against torch and a plain session, five networks: 25 minutes. make bench-runtime networks="dcgan64 --quick"
 bench-runtime: .venv/ready

@@ -25,6 +25,10 @@ DrawKind = Literal["normal", "uniform", "choice", "fixed"]
 FieldKind = Literal[
     "latent", "label", "noise", "image", "mask", "scalar", "points", "style", "embedding"
 ]
+# The numbers of each kind of draw; others that a file gives it say nothing.
+NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "normal": ("scale",), "uniform": ("low", "high"), "choice": (), "fixed": ("value",),
+}  # fmt: skip
 DType = Literal["float32", "int64", "uint8"]
 Axis = int | str
 
@@ -243,9 +247,8 @@ def _field_to_dict(field: Field) -> dict[str, Any]:
         entry["range"] = _as_list(field.range)
     if field.draw is not None:
         draw = field.draw
-        used = {"normal": ["scale"], "uniform": ["low", "high"], "choice": [], "fixed": ["value"]}
         entry["draw"] = {"kind": draw.kind, "stream": draw.stream}
-        entry["draw"] |= {name: getattr(draw, name) for name in used[draw.kind]}
+        entry["draw"] |= {name: getattr(draw, name) for name in NUMBERS[draw.kind]}
         if draw.shared:
             entry["draw"]["shared"] = True
     return entry
@@ -305,11 +308,10 @@ def _draw_from_dict(entry: Mapping[str, Any]) -> Draw:
         or not 0 <= stream < NOISE_STREAM + 4096
     ):
         raise ValueError(f"a draw of kind {kind!r:.40} from stream {stream!r:.40}")
-    names = ("scale", "low", "high", "value")
     shared = entry.get("shared", False)
     if type(shared) is not bool or (shared and kind not in ("normal", "uniform")):
         raise ValueError(f"a draw of kind {kind} that is shared: {shared!r:.40}")
-    numbers = {name: _number(entry[name]) for name in names if name in entry}
+    numbers = {name: _number(entry[name]) for name in NUMBERS[kind] if name in entry}
     return Draw(kind, stream, **numbers, shared=shared)
 
 
