@@ -61,7 +61,7 @@ class Golden:
                 for row in content["values"]
             ]
             count, seed = content["count"], content["seed"]
-            if type(count) is not int or not 1 <= count == len(rows) <= 64:
+            if type(count) is not int or not count == len(rows) == COUNT:
                 raise ValueError(f"count {count!r:.40}")
             if type(seed) is not int or not 0 <= seed <= MAX_UINT64:
                 raise ValueError(f"seed {seed!r:.40}")

@@ -14,10 +14,9 @@ ELEMENTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd Bitwise
     Ceil Celu Clip Cos Cosh Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
     Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu
     Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"""
-LAYERS = """Attention AveragePool BatchNormalization Col2Im Conv ConvInteger ConvTranspose DequantizeLinear
-    DynamicQuantizeLinear Einsum GRU Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNormalization
-    Hardmax InstanceNormalization LRN LSTM LayerNormalization LogSoftmax LpNormalization LpPool MatMul MatMulInteger
-    MaxPool MeanVarianceNormalization QLinearConv QLinearMatMul QuantizeLinear RMSNormalization RNN Resize
+LAYERS = """Attention AveragePool BatchNormalization Col2Im Conv ConvTranspose DequantizeLinear Einsum GRU Gemm GlobalAveragePool GlobalMaxPool GridSample GroupNormalization
+    Hardmax InstanceNormalization LRN LSTM LayerNormalization LogSoftmax LpNormalization MatMul
+    MaxPool MeanVarianceNormalization QuantizeLinear RMSNormalization RNN Resize
     RotaryEmbedding Softmax"""
 SHAPES = """AffineGrid ArgMax ArgMin CenterCropPad Compress Concat Constant ConstantOfShape CumSum DFT DepthToSpace Det
     Expand EyeLike Flatten Gather GatherElements GatherND If NonZero OneHot Pad Range ReduceL1 ReduceL2 ReduceLogSum
@@ -25,6 +24,8 @@ SHAPES = """AffineGrid ArgMax ArgMin CenterCropPad Compress Concat Constant Cons
     ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze"""
 OPERATORS = frozenset(f"{ELEMENTWISE} {LAYERS} {SHAPES}".split())
 LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+EMPTY: frozenset[int] = frozenset()
 
 # Inputs, from 0, that may be left out before one that is given. onnxruntime takes some others for granted.
 LEFT_OUT: Mapping[str, Collection[int]] = {
@@ -32,7 +33,6 @@ LEFT_OUT: Mapping[str, Collection[int]] = {
     "Slice": (3,), "Attention": (3, 4),
 }  # fmt: skip
 
-FLOAT, INTEGER = "float", "integer"
 FLOATS = (1, 10, 11, 16)  # element types of ONNX: float32, float16, float64, bfloat16
 # The type of these is that of their first input.
 SAME = """Abs Add Ceil Clip Compress Concat CumSum DepthToSpace Div Dropout Einsum Erf Expand Flatten Floor Gather
@@ -82,8 +82,14 @@ def judge(
             divisor = constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
             if divisor is None or -1 in divisor:  # the smallest integer by -1 ends the process
                 return f"{node} divides integers by what is no constant, or by -1"
+        if node.operator in QUANTIZERS and not all(
+            constants.get(name, EMPTY) != EMPTY for name in node.inputs[1:3]
+        ):  # what fuses them takes it for granted
+            return f"{node} has a scale or a zero that is no constant"
         if is_float(node, known):
-            known.update(name for name in node.outputs if name not in ambiguous)
+            alike = node.operator in ALWAYS_FLOAT or node.operator == "Split"
+            outputs = node.outputs if alike else node.outputs[:1]  # others may be indices
+            known.update(name for name in outputs if name not in ambiguous)
     return ""
 
 

@@ -18,6 +18,7 @@ from .latents import NOISE_STREAM
 FORMAT = 1
 MAX_JSON_BYTES = 1 << 20
 MAX_JSON_DEPTH = 16
+MAX_FIELDS = 256
 LIMITS = {"float32": (-3.4e38, 3.4e38), "int64": (-(2.0**53), 2.0**53), "uint8": (0.0, 255.0)}
 MAX_NUMBER = 1e30  # far enough inside float32 that a draw, scaled or shifted, stays finite
 
@@ -175,6 +176,19 @@ class Signature:
         names = [field.name for field in (*self.inputs, *self.outputs)]
         if not self.inputs or not self.outputs:
             raise _refused("no input or no output")
+        if len(names) > MAX_FIELDS:
+            raise _refused(f"more than {MAX_FIELDS} inputs and outputs")
+        axes = [
+            {
+                split_axis(axis)[1]
+                for field in fields
+                for axis in field.shape
+                if isinstance(axis, str)
+            }
+            for fields in (self.inputs, self.outputs)
+        ]
+        if unknown := sorted(axes[1] - axes[0]):
+            raise _refused(f"an output axis {unknown[0]!r} that no input has")
         if len(set(names)) != len(names):
             raise _refused("two fields of one name")
         label = self.label

@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .errors import ModelFileError
-from .operators import FLOATS, Node, judge
+from .operators import EMPTY, FLOATS, Node, judge
 
 DOMAINS = frozenset({"", "ai.onnx"})
 MAX_BYTES = 2**31 - 1
-MAX_NODES = 20_000
+MAX_NODES = 5_000  # onnxruntime takes minutes to load graphs of some tens of thousands, and of as many weights
+MAX_WEIGHTS = 20_000
+MAX_INPUTS = 256  # of a node
+MAX_AXES = 64
+MAX_ENTRIES = 200_000  # of a message
 MAX_DEPTH = 2  # subgraphs within subgraphs
 MAX_METADATA = 256
 ORT_FORMAT = (
@@ -24,6 +28,8 @@ ORT_FORMAT = (
 Entry = tuple[int, int, int | memoryview]  # field number, wire type, value
 
 INTEGER_ATTRIBUTE = 2
+SINGLE_VALUES = (3, 4, 5, 6)  # fields of an attribute: integer, text, tensor, graph
+VALUES = (*SINGLE_VALUES, 7, 8, 9, 10, 11)  # and lists
 SIGNED = {3: 8, 5: 16, 6: 32, 7: 64}  # bits of the signed element types
 UNKNOWN = frozenset({-1})  # of many integers -1 may be one
 MOST_BYTES = 1024
@@ -62,6 +68,7 @@ class Parts:
     ambiguous: set[str] = field(default_factory=set)
     constants: dict[str, frozenset[int] | None] = field(default_factory=dict)
     floats: list[str] = field(default_factory=list)
+    tensors: int = 0
 
     def add_constant(self, name: str, values: frozenset[int] | None) -> None:
         self.add_name(name)
@@ -138,6 +145,9 @@ def _read_graph(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> 
             _read_node(_bytes(value), info, parts, depth)
         elif number == 5:
             name, count, values = _read_tensor(_bytes(value))
+            parts.tensors += 1
+            if parts.tensors > MAX_WEIGHTS:
+                raise refused(f"more than {MAX_WEIGHTS} weights")
             info.weights += count
             parts.add_constant(name, values)
         elif number == 15:
@@ -159,6 +169,8 @@ def _read_node(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> N
     for number, _, value in _entries(data):
         if number == 1:
             node.inputs.append(_text(value))
+            if len(node.inputs) > MAX_INPUTS:
+                raise refused(f"a node of more than {MAX_INPUTS} inputs")
         elif number == 2:
             node.outputs.append(_text(value))
             parts.add_name(node.outputs[-1])
@@ -177,9 +189,13 @@ def _read_node(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> N
 def _read_attribute(
     data: memoryview, info: ModelInfo, parts: Parts, node: Node, depth: int
 ) -> None:
-    name = ""
+    name, first = "", 0
     held: int | str | None = None
     for number, _, value in _entries(data):
+        if number in VALUES:  # of two, another reader may take the other one, or both as one
+            if first and (first != number or number in SINGLE_VALUES):
+                raise refused(f"{node} with two values of {name!r:.40}")
+            first = number
         if number == 1:
             name = _text(value)
         elif number == 3 and isinstance(value, int):
@@ -209,6 +225,8 @@ def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
         if number == 1:
             for size in _varints(wire, value):
                 count, axes = count * size, axes + 1
+                if axes > MAX_AXES:
+                    raise refused(f"a tensor of more than {MAX_AXES} axes")
                 if count > MAX_BYTES:
                     raise refused("a tensor of more than 2^31 values")
         elif number == 2 and isinstance(value, int):
@@ -221,6 +239,8 @@ def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
             raise refused("weights in another file (external data)")
     if not count and axes > 1:  # some operators of onnxruntime read the first value all the same
         raise refused("a tensor without values")
+    if not count:
+        return name, 0, EMPTY
     return name, count, None if kind in FLOATS else _integers(kind, values)
 
 
@@ -237,7 +257,8 @@ def _integers(kind: int, fields: list[Entry]) -> frozenset[int]:
                 for at in range(0, len(raw), size)
             }
         else:
-            found |= {_signed(one, 64) for one in _varints(wire, value)}
+            kept = (1 << bits) - 1  # other readers drop the bits above
+            found |= {_signed(one & kept, bits) for one in _varints(wire, value)}
     return frozenset(found)
 
 
@@ -300,9 +321,12 @@ def _pair(data: memoryview) -> tuple[str, str]:
 
 
 def _entries(data: memoryview) -> Iterator[Entry]:
-    """The fields of one message, in order; values of wire type 2 are views, others integers."""
-    position, end = 0, len(data)
+    """The fields of one message, in order; values of wire type 2 are views, others integers. Floats are left out."""
+    position, end, count = 0, len(data), 0
     while position < end:
+        count += 1
+        if count > MAX_ENTRIES:
+            raise refused(f"a message of more than {MAX_ENTRIES} parts")
         tag, position = _varint(data, position)
         number, wire = tag >> 3, tag & 7
         if not 1 <= number < 2**29:  # above, other readers drop bits and see another field
@@ -314,8 +338,7 @@ def _entries(data: memoryview) -> Iterator[Entry]:
             size = 8 if wire == 1 else 4
             if position + size > end:
                 raise refused("broken protobuf (cut short)")
-            yield number, wire, int.from_bytes(data[position : position + size], "little")
-            position += size
+            position += size  # nothing that is looked at here: to other readers neither
         elif wire == 2:
             size, position = _varint(data, position)
             if size > end - position:

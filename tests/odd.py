@@ -24,6 +24,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from gan.runtime import GanError, InputError
+from gan.runtime.text import is_unseen
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 5.0  # seconds of a call
@@ -314,7 +315,7 @@ def outcome(case: Case, value: Any) -> str:
         if wanted:
             return f"refused: {told}"
         named = not case.word or any(word in told for word in case.word.split("|"))
-        if not (named and told.isprintable() and len(told) < 1_000 and error.repair):
+        if not (named and not any(map(is_unseen, told)) and len(told) < 1_000 and error.repair):
             return f"is told as: {told[:200]}"
     except Exception as error:
         return f"raised {type(error).__name__}: {error!s:.200}"

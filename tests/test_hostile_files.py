@@ -373,6 +373,73 @@ def test_a_checkpoint_made_to_hurt_is_refused(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10  # KiB
 
 
+class Replaced:
+    """An object of torch's loader with an attribute of the file's choice: in the place of a method, too."""
+
+    def __init__(self, call: Callable[..., Any], given: tuple[Any, ...], state: Any) -> None:
+        self.call, self.given, self.state = call, given, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.call is OrderedDict:
+            return OrderedDict, self.given, self.state
+        return self.call, (*self.given, self.state)
+
+
+@pytest.mark.parametrize("method", ["get", "items", "keys"])
+@pytest.mark.parametrize("where", ["whole", "config", "averaged"])
+def test_a_dict_whose_methods_a_file_replaced_is_refused(
+    content: dict[str, Any], tmp_path: Path, method: str, where: str
+) -> None:
+    def own(value: dict[str, Any]) -> Any:
+        return Replaced(OrderedDict, (list(value.items()),), {method: 5})
+
+    odd = own(content) if where == "whole" else {**content, where: own(content[where])}
+    torch.save(odd, tmp_path / "model.pt")
+    for read in (Checkpoint.load, lambda path: adopt(path, tmp_path / "made.pt")):
+        with pytest.raises(CheckpointError, match="of its own"):
+            read(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("method", ["numel", "element_size", "is_complex"])
+def test_a_tensor_whose_methods_a_file_replaced_is_refused(
+    content: dict[str, Any], tmp_path: Path, method: str
+) -> None:
+    rebuild = torch._utils._rebuild_parameter_with_state
+    weight = Replaced(rebuild, (torch.zeros(2), False, OrderedDict()), {method: 5})
+    torch.save(at("averaged", {"weight": weight}, "G")(content), tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="of its own"):
+        Checkpoint.load(tmp_path / "model.pt")
+
+
+def test_what_torch_itself_notes_on_a_dict_of_weights_is_taken(tmp_path: Path) -> None:
+    state = torch.nn.Linear(2, 2).state_dict()
+    assert vars(state)  # _metadata
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="was not recognised"):
+        adopt(tmp_path / "weights.pth", tmp_path / "made.pt")
+
+
+def test_a_zip64_that_says_it_has_two_disks_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    data = checkpoint.read_bytes()
+    locator = b"PK\6\7" + (1).to_bytes(4, "little") + bytes(8) + (2).to_bytes(4, "little")
+    path = tmp_path / "model.pt"
+    path.write_bytes(data[:-22] + locator + data[-22:])
+    for read in (Checkpoint.load, lambda path: adopt(path, tmp_path / "made.pt")):
+        with pytest.raises(CheckpointError, match="is damaged"):
+            read(path)
+
+
+def test_a_network_without_weights_is_not_made(content: dict[str, Any], tmp_path: Path) -> None:
+    """Else nothing would bound the sizes that the options ask for."""
+    for odd in (
+        {**option("latent", 10**6)(content), "networks": {}, "averaged": {}},
+        {**content, "networks": {"G": content["networks"]["G"]}},
+    ):
+        torch.save(odd, tmp_path / "model.pt")
+        with pytest.raises(CheckpointError, match="no weights of the network"):
+            Checkpoint.load(tmp_path / "model.pt").system()
+
+
 def repacked(path: Path, edit: Callable[[dict[str, bytes]], object], method: int = 0) -> None:
     """The zip with its entries changed."""
     with zipfile.ZipFile(path) as archive:

@@ -136,7 +136,12 @@ class Checkpoint:
 
         What a few bytes of options ask for may be larger than any memory; weights that are there are not.
         """
-        networks = build_on_meta(system)
+        try:
+            networks = build_on_meta(system)
+        except (RuntimeError, OverflowError, ValueError) as error:  # sizes that no tensor can have
+            raise _damaged(self.path, f"networks of the options: {error!s:.100}") from error
+        if missing := networks.keys() - self.content["networks"].keys():
+            raise _damaged(self.path, f"no weights of the network {min(missing)}")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "for .*copying from a non-meta", UserWarning)
             for section in ("networks", "averaged"):

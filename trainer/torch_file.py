@@ -61,9 +61,9 @@ def load_torch_file(path: Path, *, what: str, repair: str) -> Any:
 
 def _check_packing(path: Path, file: BinaryIO, repair: str) -> None:
     """torch.save packs nothing: a zip whose entries are larger than itself was made to hurt."""
-    if not zipfile.is_zipfile(file):
-        return
     try:
+        if not zipfile.is_zipfile(file):
+            return
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
@@ -84,7 +84,11 @@ def _reason(path: Path, error: Exception) -> str:
         isinstance(error, pickle.UnpicklingError) and "nsupported" in text
     ):
         return "It holds more than tensors, and loading the rest could run code"
-    if zipfile.is_zipfile(path):
+    try:
+        zipped = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        zipped = True
+    if zipped:
         return f"Its content is damaged or unsafe ({type(error).__name__})"
     return f"It is cut short, or not a file of torch.save at all ({type(error).__name__})"
 
@@ -96,6 +100,9 @@ def _excess(content: Any) -> str:
     while waiting:
         value, depth = waiting.pop()
         count += 1
+        kind, own = type(value), getattr(value, "__dict__", None)
+        if own and any(hasattr(kind, name) for name in own):  # methods that a file replaced
+            return f"Its content has a {kind.__name__} with {', '.join(map(str, own))!r:.60} of its own"
         if depth > DEEPEST:
             return f"Its content is nested more than {DEEPEST} deep"
         if count > MOST_VALUES:

@@ -22,6 +22,8 @@ from gan.runtime.operators import (
 )
 from gan.runtime.wire import read_model
 
+from .test_wire import entry
+
 Array = NDArray[Any]
 
 
@@ -143,6 +145,8 @@ QUOTIENT = "divides integers by what is no constant, or by -1"
         [node("Constant", output="c", value_int=-1), node("Div", "label", "c")],
         [node("Tanh", "z", output="t"), node("Neg", "label", output="t"), node("Div", "t", "t")],
         [node("Div", "label", "many")],
+        [helper.make_node("TopK", ["z", "two"], ["v", "i"]), node("Div", "i", "i")],
+        [helper.make_node("MaxPool", ["z"], ["v", "i"], kernel_shape=[1]), node("Div", "i", "i")],
     ],
 )  # fmt: skip
 def test_integers_by_what_may_be_minus_one_are_refused(nodes: list[onnx.NodeProto]) -> None:
@@ -183,6 +187,81 @@ def test_minus_one_is_seen_in_every_form_of_a_constant(kind: str, raw: bool) -> 
         read_model(made.SerializeToString())
     made.graph.initializer[0].CopyFrom(numpy_helper.from_array(abs(values), "c"))
     assert read_model(made.SerializeToString())
+
+
+def field(number: int, wire: int, content: int | bytes) -> bytes:
+    """A protobuf field of any wire type."""
+    if isinstance(content, int) and wire == 5:
+        return bytes([number << 3 | 5]) + content.to_bytes(4, "little")
+    return entry(number, content)
+
+
+def with_raw(part: bytes, *nodes: onnx.NodeProto, **constants: Array) -> bytes:
+    """A model of these nodes, and of raw protobuf in its graph."""
+    graph = onnx.load_model_from_string(model(*nodes, **constants)).graph.SerializeToString()
+    return entry(7, graph + part)
+
+
+def test_numbers_of_another_wire_type_do_not_count() -> None:
+    """Protobuf passes over a field whose wire type is wrong: what counts is the other one."""
+    to_integer = field(3, 0, TensorProto.INT64) + field(3, 5, TensorProto.FLOAT)
+    cast = entry(1, b"label") + entry(2, b"i") + entry(4, b"Cast")
+    cast += entry(5, entry(1, b"to") + field(20, 0, 2) + to_integer)
+    with pytest.raises(ModelFileError, match=QUOTIENT):
+        read_model(with_raw(entry(1, cast), node("Div", "i", "i")))
+    integers = field(2, 0, TensorProto.INT64) + field(2, 5, TensorProto.FLOAT)
+    tensor = entry(1, 1) + entry(8, b"c") + entry(9, (-1).to_bytes(8, "little", signed=True))
+    with pytest.raises(ModelFileError, match=QUOTIENT):
+        read_model(with_raw(entry(5, tensor + integers), node("Div", "label", "c")))
+    gather = entry(1, b"z") + entry(1, b"label") + entry(2, b"y") + entry(4, b"GatherND")
+    dims = entry(1, b"batch_dims") + field(20, 0, 2) + field(3, 0, 2**64 - 2**40) + field(3, 5, 0)
+    with pytest.raises(ModelFileError, match="has batch_dims -10"):
+        read_model(with_raw(entry(1, gather + entry(5, dims))))
+
+
+def test_bits_above_those_of_the_type_do_not_count() -> None:
+    tensor = entry(1, 1) + entry(2, TensorProto.INT32) + entry(8, b"c") + entry(5, 2**32 - 1)
+    with pytest.raises(ModelFileError, match=QUOTIENT):
+        read_model(with_raw(entry(5, tensor), node("Div", "label", "c")))
+
+
+@pytest.mark.parametrize("number", [5, 10])
+def test_an_attribute_of_two_values_is_refused(number: int) -> None:
+    """Protobuf makes one tensor of two, and another reader may take the one that this one does not."""
+    bad = numpy_helper.from_array(np.array([-1])).SerializeToString()
+    good = numpy_helper.from_array(np.array([5])).SerializeToString()
+    constant = entry(2, b"c") + entry(4, b"Constant")
+    constant += entry(5, entry(1, b"value") + field(20, 0, 4) + entry(5, bad) + entry(number, good))
+    with pytest.raises(ModelFileError, match="two values of 'value'"):
+        read_model(with_raw(entry(1, constant), node("Div", "label", "c")))
+
+
+EMPTY = np.zeros(0, np.float32)
+
+
+@pytest.mark.parametrize("operator", ["QuantizeLinear", "DequantizeLinear"])
+@pytest.mark.parametrize("inputs", [("z", "label"), ("z", "empty"), ("z", "half", "label"), ("z",)])
+def test_a_scale_is_a_constant_with_a_value(operator: str, inputs: tuple[str, ...]) -> None:
+    half, zero = np.array(0.5, np.float32), np.array(0, np.uint8)
+    if inputs != ("z",):
+        with pytest.raises(ModelFileError, match="a scale or a zero that is no constant"):
+            read_model(model(node(operator, *inputs), half=half, empty=EMPTY))
+    assert read_model(model(node(operator, "z", "half", "zero"), half=half, zero=zero))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (model(node("Max", *["z"] * 257)), "more than 256 inputs"),
+        (model(*[node("Relu", "z", output=f"r{i}") for i in range(5001)]), "more than 5000 nodes"),
+        (entry(7, entry(5, entry(8, b"w")) * 20_001), "more than 20000 weights"),
+        (entry(7, entry(5, entry(1, b"\x01" * 65))), "more than 64 axes"),
+        (entry(7, b"") + entry(99, 1) * 200_001, "more than 200000 parts"),
+    ],
+)
+def test_what_takes_onnxruntime_or_this_reader_minutes_is_refused(data: bytes, said: str) -> None:
+    with pytest.raises(ModelFileError, match=said):
+        read_model(data)
 
 
 def test_a_name_with_two_meanings_is_neither_float_nor_constant() -> None:

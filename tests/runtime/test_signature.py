@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -13,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan.runtime import Draw, Field, GanError, ModelFileError, Signature
-from gan.runtime.signature import DType, FieldKind, class_count, natural_order, parse_json_object
+from gan.runtime.signature import (
+    DType,
+    FieldKind,
+    class_count,
+    natural_order,
+    parse_json_object,
+    split_axis,
+)
 
 from .conftest import tiny_signature
 
@@ -52,7 +60,18 @@ def signatures(draw: st.DrawFn) -> Signature:
         fields[0] = Field(names[0], (), "label", "int64", (0.0, count - 1.0), choice)
         if draw(st.booleans()):
             classes = tuple(draw(st.lists(st.text(max_size=20), min_size=count, max_size=count)))
-    return Signature(tuple(fields[:first_output]), tuple(fields[first_output:]), classes)
+    inputs, outputs = fields[:first_output], fields[first_output:]
+    known = {split_axis(a)[1] for field in inputs for a in field.shape if isinstance(a, str)}
+    outputs = [
+        dataclasses.replace(
+            field,
+            shape=tuple(
+                a if isinstance(a, int) or split_axis(a)[1] in known else 7 for a in field.shape
+            ),
+        )
+        for field in outputs
+    ]
+    return Signature(tuple(inputs), tuple(outputs), classes)
 
 
 @st.composite
@@ -181,6 +200,10 @@ HOSTILE: dict[str, Edit] = {
     "an axis of 1.0": field(0, shape=[4.0]),
     "an axis of 10^400": field(0, shape=[10**400]),
     "an axis that is a formula": field(0, shape=["__import__('os')"]),
+    "an output axis that no input has": lambda c: c["outputs"][0].update(shape=["h", "w", 3]),
+    "300 inputs": lambda c: c["inputs"].extend(
+        {**first(c), "name": f"z{i}", "draw": None} for i in range(300)
+    ),
     "nine axes": field(0, shape=[1] * 9),
     "2^44 values": field(0, shape=[2**22, 2**22]),
     "a range of one number": field(0, range=[1]),

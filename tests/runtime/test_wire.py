@@ -189,8 +189,8 @@ HOSTILE: dict[str, tuple[str, Edit]] = {
     ),
     "three levels of subgraphs": ("deeper than 2", nested(3)),
     "too many nodes": (
-        "more than 20000 nodes",
-        lambda m: m.graph.node.extend([helper.make_node("Identity", ["z"], ["o"])] * 20_000),
+        "more than 5000 nodes",
+        lambda m: m.graph.node.extend([helper.make_node("Identity", ["z"], ["o"])] * 5_000),
     ),
     "metadata twice": ("twice", lambda m: m.metadata_props.append(m.metadata_props[0])),
     "too many metadata": (
