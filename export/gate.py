@@ -264,6 +264,7 @@ def _prove(
     }
     graphs.embed(model, sections)
     file, probe = graphs.to_bytes(model), graphs.with_float_outputs(model, source.signature)
+    graphs.check_taken(file)
     fidelity = None
     if lowered is not None:
         logger.info("6/8 %s against float32, %d samples", lowered.precision, settings.samples)

@@ -14,11 +14,11 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from ..runtime.errors import ExportError
+from ..runtime.errors import ExportError, ModelFileError
 from ..runtime.model_file import PREFIX
 from ..runtime.operators import LOOPS, OPERATORS
 from ..runtime.signature import Field, Signature
-from ..runtime.wire import DOMAINS
+from ..runtime.wire import DOMAINS, read_model
 from .trace import FLOAT_SUFFIX
 
 BATCH = "batch"
@@ -102,6 +102,18 @@ def lint(model: onnx.ModelProto) -> None:
             raise _fault(
                 "batch norm in training mode", node.name, "Let eval() reach every batch norm"
             )
+
+
+def check_taken(file: bytes) -> None:
+    """Raise `ExportError` for a graph that the runtime would refuse to read."""
+    try:
+        read_model(file)
+    except ModelFileError as error:
+        raise ExportError(
+            "The runtime does not take the graph",
+            seen=error.seen,
+            repair="Compute it from plain operators, used in their plain way: gan.runtime.operators has the rules",
+        ) from error
 
 
 def clean(model: onnx.ModelProto) -> None:
