@@ -13,9 +13,10 @@ from typing import Any
 
 from . import latents
 from .errors import ModelFileError
+from .protobuf import refused
 from .signature import Field, Signature, parse_json_object
 from .values import refused as refused_value
-from .wire import MAX_BYTES, ModelInfo, TensorInfo, read_model, refused
+from .wire import MAX_BYTES, ModelInfo, TensorInfo, read_model
 
 PREFIX = "gan."
 METADATA_KEYS = (

@@ -1,4 +1,4 @@
-"""Reads the protobuf wire format of an ONNX file, just enough to judge it before onnxruntime sees it.
+"""Reads an ONNX file, just enough to judge it before onnxruntime sees it.
 
 Refuses what a generator never needs and an attacker might: weights in other files, operators of unknown domains,
 local functions, deep subgraphs, loops. Knows nothing of signatures.
@@ -6,11 +6,10 @@ local functions, deep subgraphs, loops. Knows nothing of signatures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .errors import ModelFileError
 from .operators import EMPTY, FLOATS, Node, judge
+from .protobuf import Entry, entries, refused, signed, text, varints, view
 
 DOMAINS = frozenset({"", "ai.onnx"})
 MAX_BYTES = 2**31 - 1
@@ -18,15 +17,10 @@ MAX_NODES = 5_000  # onnxruntime takes minutes to load graphs of some tens of th
 MAX_WEIGHTS = 20_000
 MAX_INPUTS = 256  # of a node
 MAX_AXES = 64
-MAX_ENTRIES = 200_000  # of a message
 MAX_DEPTH = 2  # subgraphs within subgraphs
 MAX_METADATA = 256
-ORT_FORMAT = (
-    b"ORTM"  # with it at byte 4, onnxruntime would not read the protobuf that is judged here
-)
-
-Entry = tuple[int, int, int | memoryview]  # field number, wire type, value
-
+# With it at byte 4, onnxruntime would not read the protobuf that is judged here.
+ORT_FORMAT = b"ORTM"
 INTEGER_ATTRIBUTE = 2
 SINGLE_VALUES = (3, 4, 5, 6)  # fields of an attribute: integer, text, tensor, graph
 VALUES = (*SINGLE_VALUES, 7, 8, 9, 10, 11)  # and lists
@@ -99,33 +93,25 @@ def read_model(data: bytes | memoryview) -> ModelInfo:
         raise refused(f"broken protobuf ({type(error).__name__})") from error
 
 
-def refused(seen: str) -> ModelFileError:
-    return ModelFileError(
-        "The ONNX file was refused",
-        seen=seen,
-        repair="Use a file written by `gan export`; if it is one, it is damaged: copy or export it again",
-    )
-
-
 def _read_model(data: memoryview) -> ModelInfo:
     graph: memoryview | None = None
     metadata: dict[str, str] = {}
     opset = 0
-    for number, _, value in _entries(data):
+    for number, _, value in entries(data):
         if number == 7:  # graph
             if graph is not None:
                 raise refused("two graphs")
-            graph = _bytes(value)
+            graph = view(value)
         elif number == 8:  # opset_import
-            domain, version = _opset(_bytes(value))
+            domain, version = _opset(view(value))
             if domain not in DOMAINS:
                 raise refused(f"operators of the foreign domain {domain!r:.60}")
             opset = max(opset, version)
         elif number == 14:  # metadata_props
-            key, text = _pair(_bytes(value))
+            key, content = _pair(view(value))
             if key in metadata or len(metadata) >= MAX_METADATA:
                 raise refused(f"metadata {key!r:.60} twice, or too many entries")
-            metadata[key] = text
+            metadata[key] = content
         elif number in (20, 25):  # training_info, functions
             raise refused("training information or local functions")
     if graph is None:
@@ -140,11 +126,11 @@ def _read_model(data: memoryview) -> ModelInfo:
 def _read_graph(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise refused(f"subgraphs deeper than {MAX_DEPTH}")
-    for number, _, value in _entries(data):
+    for number, _, value in entries(data):
         if number == 1:
-            _read_node(_bytes(value), info, parts, depth)
+            _read_node(view(value), info, parts, depth)
         elif number == 5:
-            name, count, values = _read_tensor(_bytes(value))
+            name, count, values = _read_tensor(view(value))
             parts.tensors += 1
             if parts.tensors > MAX_WEIGHTS:
                 raise refused(f"more than {MAX_WEIGHTS} weights")
@@ -153,10 +139,10 @@ def _read_graph(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> 
         elif number == 15:
             raise refused("sparse weights")
         elif number == 11 and depth == 0:
-            info.inputs.append(_tensor_info(_bytes(value)))
+            info.inputs.append(_tensor_info(view(value)))
             parts.add_name(info.inputs[-1].name)
         elif number == 12 and depth == 0:
-            info.outputs.append(_tensor_info(_bytes(value)))
+            info.outputs.append(_tensor_info(view(value)))
     if depth == 0:
         parts.floats += [t.name for t in info.inputs if t.dtype.startswith("float")]
 
@@ -166,20 +152,20 @@ def _read_node(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> N
     if info.nodes > MAX_NODES:
         raise refused(f"more than {MAX_NODES} nodes")
     node, domain = Node(""), ""
-    for number, _, value in _entries(data):
+    for number, _, value in entries(data):
         if number == 1:
-            node.inputs.append(_text(value))
+            node.inputs.append(text(value))
             if len(node.inputs) > MAX_INPUTS:
                 raise refused(f"a node of more than {MAX_INPUTS} inputs")
         elif number == 2:
-            node.outputs.append(_text(value))
+            node.outputs.append(text(value))
             parts.add_name(node.outputs[-1])
         elif number == 4:
-            node.operator = _text(value)
+            node.operator = text(value)
         elif number == 7:
-            domain = _text(value)
+            domain = text(value)
         elif number == 5:
-            _read_attribute(_bytes(value), info, parts, node, depth)
+            _read_attribute(view(value), info, parts, node, depth)
     if domain not in DOMAINS:
         raise refused(f"operator {node.operator!r:.60} of the foreign domain {domain!r:.60}")
     info.operators[node.operator] = info.operators.get(node.operator, 0) + 1
@@ -191,23 +177,23 @@ def _read_attribute(
 ) -> None:
     name, first = "", 0
     held: int | str | None = None
-    for number, _, value in _entries(data):
+    for number, _, value in entries(data):
         if number in VALUES:  # of two, another reader may take the other one, or both as one
             if first and (first != number or number in SINGLE_VALUES):
                 raise refused(f"{node} with two values of {name!r:.40}")
             first = number
         if number == 1:
-            name = _text(value)
+            name = text(value)
         elif number == 3 and isinstance(value, int):
-            held = _signed(value, 64)
+            held = signed(value, 64)
         elif number == 4:
-            held = str(_bytes(value), "utf-8", "replace")
+            held = str(view(value), "utf-8", "replace")
         elif number in (5, 10):  # a tensor
-            _, _, values = _read_tensor(_bytes(value))
+            _, _, values = _read_tensor(view(value))
             if node.operator == "Constant" and name == "value":
                 parts.constants |= dict.fromkeys(node.outputs, values)
         elif number in (6, 11):  # a subgraph
-            _read_graph(_bytes(value), info, parts, depth + 1)
+            _read_graph(view(value), info, parts, depth + 1)
         elif number in (22, 23):
             raise refused("sparse weights")
         elif number == 20 and value == INTEGER_ATTRIBUTE and held is None:
@@ -221,9 +207,9 @@ def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
     """Name, number of values, and the values where they are integers; refuses one whose values are elsewhere."""
     name, count, kind, axes = "", 1, 0, 0
     values: list[Entry] = []
-    for number, wire, value in _entries(data):
+    for number, wire, value in entries(data):
         if number == 1:
-            for size in _varints(wire, value):
+            for size in varints(wire, value):
                 count, axes = count * size, axes + 1
                 if axes > MAX_AXES:
                     raise refused(f"a tensor of more than {MAX_AXES} axes")
@@ -232,7 +218,7 @@ def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
         elif number == 2 and isinstance(value, int):
             kind = value
         elif number == 8:
-            name = _text(value)
+            name = text(value)
         elif number in (5, 7, 9):
             values.append((number, wire, value))
         elif number == 13 or (number == 14 and value != 0):
@@ -251,32 +237,28 @@ def _integers(kind: int, fields: list[Entry]) -> frozenset[int]:
         if not bits or (isinstance(value, memoryview) and len(value) > MOST_BYTES):
             return UNKNOWN
         if number == 9:
-            raw, size = _bytes(value), bits // 8
+            raw, size = view(value), bits // 8
             found |= {
                 int.from_bytes(raw[at : at + size], "little", signed=True)
                 for at in range(0, len(raw), size)
             }
         else:
             kept = (1 << bits) - 1  # other readers drop the bits above
-            found |= {_signed(one & kept, bits) for one in _varints(wire, value)}
+            found |= {signed(one & kept, bits) for one in varints(wire, value)}
     return frozenset(found)
-
-
-def _signed(value: int, bits: int) -> int:
-    return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def _tensor_info(data: memoryview) -> TensorInfo:
     name, dtype = "", ""
     shape: list[int | str | None] = []
-    for number, _, value in _entries(data):
+    for number, _, value in entries(data):
         if number == 1:
-            name = _text(value)
+            name = text(value)
         elif number == 2:
-            for kind, _, tensor in _entries(_bytes(value)):
+            for kind, _, tensor in entries(view(value)):
                 if kind != 1:
                     raise refused(f"input or output {name!r:.60} that is not a tensor")
-                for part, _, content in _entries(_bytes(tensor)):
+                for part, _, content in entries(view(tensor)):
                     if part == 1:
                         dtype = (
                             ELEMENT_TYPES.get(content, "other")
@@ -285,28 +267,26 @@ def _tensor_info(data: memoryview) -> TensorInfo:
                         )
                     elif part == 2:
                         shape += [
-                            _axis(_bytes(axis))
-                            for n, _, axis in _entries(_bytes(content))
-                            if n == 1
+                            _axis(view(axis)) for n, _, axis in entries(view(content)) if n == 1
                         ]
     return TensorInfo(name, dtype, tuple(shape))
 
 
 def _axis(data: memoryview) -> int | str | None:
     axis: int | str | None = None
-    for number, _, value in _entries(data):
+    for number, _, value in entries(data):
         if number == 1 and isinstance(value, int):
             axis = value
         elif number == 2:
-            axis = _text(value)
+            axis = text(value)
     return axis
 
 
 def _opset(data: memoryview) -> tuple[str, int]:
     domain, version = "", 0
-    for number, _, value in _entries(data):
+    for number, _, value in entries(data):
         if number == 1:
-            domain = _text(value)
+            domain = text(value)
         elif number == 2 and isinstance(value, int):
             version = value
     return domain, version
@@ -314,70 +294,7 @@ def _opset(data: memoryview) -> tuple[str, int]:
 
 def _pair(data: memoryview) -> tuple[str, str]:
     pair = {1: "", 2: ""}
-    for number, _, value in _entries(data):
+    for number, _, value in entries(data):
         if number in pair:
-            pair[number] = _text(value)
+            pair[number] = text(value)
     return pair[1], pair[2]
-
-
-def _entries(data: memoryview) -> Iterator[Entry]:
-    """The fields of one message, in order; values of wire type 2 are views, others integers. Floats are left out."""
-    position, end, count = 0, len(data), 0
-    while position < end:
-        count += 1
-        if count > MAX_ENTRIES:
-            raise refused(f"a message of more than {MAX_ENTRIES} parts")
-        tag, position = _varint(data, position)
-        number, wire = tag >> 3, tag & 7
-        if not 1 <= number < 2**29:  # above, other readers drop bits and see another field
-            raise refused(f"broken protobuf (field number {number})")
-        if wire == 0:
-            value, position = _varint(data, position)
-            yield number, wire, value
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-            if position + size > end:
-                raise refused("broken protobuf (cut short)")
-            position += size  # nothing that is looked at here: to other readers neither
-        elif wire == 2:
-            size, position = _varint(data, position)
-            if size > end - position:
-                raise refused("broken protobuf (cut short)")
-            yield number, wire, data[position : position + size]
-            position += size
-        else:
-            raise refused(f"broken protobuf (wire type {wire})")
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, position
-        shift += 7
-        if shift > 63:
-            raise refused("broken protobuf (a number of more than 64 bits)")
-
-
-def _varints(wire: int, value: int | memoryview) -> Iterator[int]:
-    """A repeated integer, packed or not."""
-    if not isinstance(value, memoryview):
-        yield value
-        return
-    position = 0
-    while position < len(value):
-        number, position = _varint(value, position)
-        yield number
-
-
-def _bytes(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise refused("broken protobuf (a number where a message belongs)")
-    return value
-
-
-def _text(value: int | memoryview) -> str:
-    return str(_bytes(value), "utf-8")
