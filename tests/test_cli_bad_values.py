@@ -307,7 +307,7 @@ def outcome(option: Option, text: str, room: Path) -> str:
     lines = [
         line
         for line in result.stderr.splitlines()
-        if not line.startswith(("gan: Used", "gan: 1/8"))
+        if not line.startswith(("gan: Used", "gan: 1/8", "gan: 4 images, fewer than"))
     ]
     if code == 0 and wanted is False:
         return "was taken"
