@@ -33,9 +33,8 @@ class Group(TyperGroup):
     """Turns an error of ours into one line on stderr and exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
-        if isinstance(
-            sys.stdout, io.TextIOWrapper
-        ):  # a file's name need not be text of any encoding
+        # a file's name need not be text of any encoding
+        if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)

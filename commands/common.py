@@ -52,22 +52,6 @@ def argument(name: str, help: str) -> Any:
 OUT_OF_MEMORY = (
     "Close other programs, or ask for less at once: a smaller --batch-size, --count or --max-batch"
 )
-ALLOW = "Allow that, or choose another path"
-ROOM = "Free space there or raise the quota, or choose another path"
-OS_REPAIRS = {
-    errno.ENOSPC: ROOM,
-    errno.EDQUOT: ROOM,
-    errno.EACCES: ALLOW,
-    errno.EPERM: ALLOW,
-    errno.EROFS: ALLOW,
-    errno.EEXIST: "Choose another path",
-    errno.EISDIR: "Choose another path",
-    errno.ENOENT: "Check that the folder is there",
-    errno.ENOTDIR: "Check that the folder is there",
-    errno.ENAMETOOLONG: "Choose a shorter name",
-    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
-    errno.ENOMEM: OUT_OF_MEMORY,
-}
 what = functools.partial(option, panel="What is trained")
 how = functools.partial(option, panel="How")
 where = functools.partial(option, panel="Output")
@@ -143,13 +127,12 @@ def unimportable(error: ImportError) -> str:
 
 def os_failure(error: OSError) -> str:
     """A message for what the operating system refused: on which file, why, and the repair."""
+    from ..runtime.files import REPAIRS
     from ..runtime.text import one_line
 
     name = error.filename if isinstance(error.filename, str) else ""
-    if name.endswith(".part"):  # beside its target, as runtime.files writes
-        name = str(Path(name).with_name(Path(name).name.removeprefix(".").removesuffix(".part")))
     reason = error.strerror or " ".join(f"{error}".split())
-    repair = OS_REPAIRS.get(error.errno or 0, "See `gan doctor`")
+    repair = (REPAIRS | {errno.ENOMEM: OUT_OF_MEMORY}).get(error.errno or 0, "See `gan doctor`")
     return one_line(f"{f'{name}: ' if name else ''}{reason}. {repair}")
 
 

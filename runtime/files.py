@@ -15,8 +15,19 @@ from .errors import StorageError
 LONGEST_NAME = 255  # bytes, on nearly all file systems
 UNSYNCED = {errno.EACCES, errno.EINVAL, errno.ENOTSUP}  # of folders that cannot be synced at all
 UNLINKED = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}  # where a file has one name
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+ELSEWHERE = "Choose another path"
+REPAIRS = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "Free space there or raise the quota, or choose another path",
+    ),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow that, or choose another path"),
+    **dict.fromkeys((errno.EEXIST, errno.EISDIR), ELSEWHERE),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "Check that the folder is there"),
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+    errno.EIO: "Look at the disk: it may be failing",
+}
 
 
 @contextlib.contextmanager
@@ -65,16 +76,10 @@ def not_written(
     what: object, error: OSError, *, also: str = "", repair: str | None = None
 ) -> StorageError:
     """The error for `what`, a path, that says what the system said and what to do."""
-    if repair is None:
-        repair = "Choose another path"
-        if error.errno in FULL:
-            repair = "Free space there or raise the quota, or choose another path"
-        elif error.errno in REFUSED:
-            repair = "Allow writing there, or choose another path"
-        elif error.errno == errno.EIO:
-            repair = "Look at the disk: it may be failing"
     told = StorageError(
-        f"{what} was not written{also}", seen=error.strerror or f"{error}", repair=repair
+        f"{what} was not written{also}",
+        seen=error.strerror or f"{error}",
+        repair=repair or REPAIRS.get(error.errno or 0, ELSEWHERE),
     )
     told.errno = error.errno
     return told

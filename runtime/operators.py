@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 ELEMENTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike
     Ceil Celu Clip Cos Cosh Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
@@ -23,9 +24,12 @@ SHAPES = """AffineGrid ArgMax ArgMin CenterCropPad Compress Concat Constant Cons
     ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Reshape ReverseSequence
     ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze"""
 OPERATORS = frozenset(f"{ELEMENTWISE} {LAYERS} {SHAPES}".split())
+TERM = r"[a-zA-Z]*(?:\.\.\.)?[a-zA-Z]*"
+EQUATION = re.compile(rf"({TERM}(?:,{TERM})*)(?:->{TERM})?")
 LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 EMPTY: frozenset[int] = frozenset()
+LONGEST_DFT = 1 << 16
 
 # Inputs, from 0, that may be left out before one that is given. onnxruntime takes some others for granted.
 LEFT_OUT: Mapping[str, Collection[int]] = {
@@ -48,6 +52,13 @@ CONTINUOUS = """AveragePool BatchNormalization Conv ConvTranspose Cos Dequantize
 ALWAYS_FLOAT = frozenset(f"{CONTINUOUS}".split())
 
 
+class Constant(NamedTuple):
+    """A constant of a graph. values: where they are few integers; None where they are floats. axes: their number."""
+
+    values: frozenset[int] | None
+    axes: int = 0
+
+
 @dataclass
 class Node:
     """A node of a graph, as far as it is judged. attributes: integers, and texts, by name."""
@@ -63,16 +74,16 @@ class Node:
 
 def judge(
     nodes: Iterable[Node],
-    constants: Mapping[str, frozenset[int] | None],
+    constants: Mapping[str, Constant],
     floats: Iterable[str],
     ambiguous: Collection[str] = (),
 ) -> str:
     """What is wrong with the nodes, or "".
 
-    constants: of each its values where they are few integers, None where they are floats. floats: the graph's inputs
-    of float types. ambiguous: names that stand for two values, one of which may be an integer.
+    floats: the graph's inputs of float types. ambiguous: names that stand for two values, one of which may be an
+    integer; not among the constants.
     """
-    known = {*floats, *(name for name, values in constants.items() if values is None)}
+    known = {*floats, *(name for name, held in constants.items() if held.values is None)}
     known -= {*ambiguous}
     for node in nodes:
         for rule in RULES:
@@ -80,17 +91,29 @@ def judge(
                 return f"{node} {fault}"
         if node.operator == "Div" and known.isdisjoint(node.inputs):
             divisor = constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
-            if divisor is None or -1 in divisor:  # the smallest integer by -1 ends the process
+            if not divisor or divisor.values is None or -1 in divisor.values:
+                # the smallest integer by -1 ends the process
                 return f"{node} divides integers by what is no constant, or by -1"
         if node.operator in QUANTIZERS and not all(
-            constants.get(name, EMPTY) != EMPTY for name in node.inputs[1:3]
+            name in constants and constants[name].values != EMPTY for name in node.inputs[1:3]
         ):  # what fuses them takes it for granted
             return f"{node} has a scale or a zero that is no constant"
+        if node.operator == "DFT" and not all(
+            is_number(constants.get(name)) for name in node.inputs[1:] if name
+        ):  # length and axis
+            return f"{node} has a length or an axis that is no constant up to {LONGEST_DFT}"
         if is_float(node, known):
             alike = node.operator in ALWAYS_FLOAT or node.operator == "Split"
             outputs = node.outputs if alike else node.outputs[:1]  # others may be indices
             known.update(name for name in outputs if name not in ambiguous)
     return ""
+
+
+def is_number(constant: Constant | None) -> bool:
+    """Whether it is one integer, and none that fills the memory."""
+    if not constant or constant.axes or not constant.values:
+        return False
+    return max(constant.values) <= LONGEST_DFT
 
 
 def is_float(node: Node, floats: Collection[str]) -> bool:
@@ -137,18 +160,10 @@ def _einsum(node: Node) -> str:
     equation = node.attributes.get("equation", "")
     if node.operator != "Einsum":
         return ""
-    terms = re.fullmatch(
-        r"([a-zA-Z]+(?:,[a-zA-Z]+)*)(->[a-zA-Z]*)?", str(equation).replace(" ", "")
-    )
-    if not terms or terms[1].count(",") + 1 != len(node.inputs):
+    terms = EQUATION.fullmatch(str(equation).replace(" ", ""))
+    if not terms or not all(given := terms[1].split(",")) or len(given) != len(node.inputs):
         return f"has the equation {equation!r:.40} for {len(node.inputs)} inputs"
     return ""
 
 
-def _dft(node: Node) -> str:
-    if node.operator == "DFT" and len(node.inputs) > 1 and node.inputs[1]:
-        return "has another length than its input"
-    return ""
-
-
-RULES: tuple[Callable[[Node], str], ...] = (_known, _inputs, _split, _gather, _einsum, _dft)
+RULES: tuple[Callable[[Node], str], ...] = (_known, _inputs, _split, _gather, _einsum)

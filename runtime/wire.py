@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .operators import EMPTY, FLOATS, Node, judge
+from .operators import EMPTY, FLOATS, Constant, Node, judge
 from .protobuf import Entry, entries, refused, signed, text, varints, view
 
 DOMAINS = frozenset({"", "ai.onnx"})
@@ -60,13 +60,13 @@ class Parts:
     nodes: list[Node] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     ambiguous: set[str] = field(default_factory=set)
-    constants: dict[str, frozenset[int] | None] = field(default_factory=dict)
+    constants: dict[str, Constant] = field(default_factory=dict)
     floats: list[str] = field(default_factory=list)
     tensors: int = 0
 
-    def add_constant(self, name: str, values: frozenset[int] | None) -> None:
+    def add_constant(self, name: str, held: Constant) -> None:
         self.add_name(name)
-        self.constants[name] = values
+        self.constants[name] = held
 
     def add_name(self, name: str) -> None:
         """Branches may give a name twice; of such a value nothing is known."""
@@ -130,12 +130,12 @@ def _read_graph(data: memoryview, info: ModelInfo, parts: Parts, depth: int) -> 
         if number == 1:
             _read_node(view(value), info, parts, depth)
         elif number == 5:
-            name, count, values = _read_tensor(view(value))
+            name, count, held = _read_tensor(view(value))
             parts.tensors += 1
             if parts.tensors > MAX_WEIGHTS:
                 raise refused(f"more than {MAX_WEIGHTS} weights")
             info.weights += count
-            parts.add_constant(name, values)
+            parts.add_constant(name, held)
         elif number == 15:
             raise refused("sparse weights")
         elif number == 11 and depth == 0:
@@ -189,9 +189,9 @@ def _read_attribute(
         elif number == 4:
             held = str(view(value), "utf-8", "replace")
         elif number in (5, 10):  # a tensor
-            _, _, values = _read_tensor(view(value))
+            _, _, tensor = _read_tensor(view(value))
             if node.operator == "Constant" and name == "value":
-                parts.constants |= dict.fromkeys(node.outputs, values)
+                parts.constants |= dict.fromkeys(node.outputs, tensor)
         elif number in (6, 11):  # a subgraph
             _read_graph(view(value), info, parts, depth + 1)
         elif number in (22, 23):
@@ -203,8 +203,8 @@ def _read_attribute(
     node.attributes[name] = "" if held is None else held
 
 
-def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
-    """Name, number of values, and the values where they are integers; refuses one whose values are elsewhere."""
+def _read_tensor(data: memoryview) -> tuple[str, int, Constant]:
+    """Name, number of values, and what a graph is judged by; refuses one whose values are elsewhere."""
     name, count, kind, axes = "", 1, 0, 0
     values: list[Entry] = []
     for number, wire, value in entries(data):
@@ -226,8 +226,8 @@ def _read_tensor(data: memoryview) -> tuple[str, int, frozenset[int] | None]:
     if not count and axes > 1:  # some operators of onnxruntime read the first value all the same
         raise refused("a tensor without values")
     if not count:
-        return name, 0, EMPTY
-    return name, count, None if kind in FLOATS else _integers(kind, values)
+        return name, 0, Constant(EMPTY, axes)
+    return name, count, Constant(None if kind in FLOATS else _integers(kind, values), axes)
 
 
 def _integers(kind: int, fields: list[Entry]) -> frozenset[int]:

@@ -313,7 +313,7 @@ def test_nothing_that_is_printed_gets_into_a_file_where_stdout_is_closed(tmp_pat
     ("error", "message"),
     [
         (DeviceUnavailableError("No GPU", seen="none", repair="Buy one"), "No GPU. none. Buy one."),
-        (OSError(errno.ENOSPC, "No space left on device", "/out/.grid.png.part"), "/out/grid.png: No space left on device. Free space there"),
+        (OSError(errno.ENOSPC, "No space left on device", "/out/grid.png"), "/out/grid.png: No space left on device. Free space there"),
         (OSError(errno.EMFILE, "Too many open files", "a.png"), "a.png: Too many open files. Raise the limit of open files: ulimit -n"),
         (OSError(f"libgomp.so.1: {GONE}"), f"libgomp.so.1: {GONE}. See `gan doctor`"),
         (ImportError(f"libgomp.so.1: {GONE}"), f"a package cannot be imported. libgomp.so.1: {GONE}. See `gan doctor`"),

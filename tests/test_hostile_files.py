@@ -385,10 +385,10 @@ class Replaced:
         return self.call, (*self.given, self.state)
 
 
-@pytest.mark.parametrize("method", ["get", "items", "keys"])
+@pytest.mark.parametrize("method", ["get", "items", "keys", 7])
 @pytest.mark.parametrize("where", ["whole", "config", "averaged"])
 def test_a_dict_whose_methods_a_file_replaced_is_refused(
-    content: dict[str, Any], tmp_path: Path, method: str, where: str
+    content: dict[str, Any], tmp_path: Path, method: str | int, where: str
 ) -> None:
     def own(value: dict[str, Any]) -> Any:
         return Replaced(OrderedDict, (list(value.items()),), {method: 5})

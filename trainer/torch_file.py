@@ -101,7 +101,8 @@ def _excess(content: Any) -> str:
         value, depth = waiting.pop()
         count += 1
         kind, own = type(value), getattr(value, "__dict__", None)
-        if own and any(hasattr(kind, name) for name in own):  # methods that a file replaced
+        if own and not all(isinstance(name, str) and not hasattr(kind, name) for name in own):
+            # methods that a file replaced
             return f"Its content has a {kind.__name__} with {', '.join(map(str, own))!r:.60} of its own"
         if depth > DEEPEST:
             return f"Its content is nested more than {DEEPEST} deep"

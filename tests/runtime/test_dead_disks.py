@@ -121,10 +121,11 @@ def test_a_folder_that_cannot_be_synced_at_all_is_no_failure(
         (errno.ENOSPC, "Free space there or raise the quota, or choose another path"),
         (errno.EDQUOT, "Free space there or raise the quota, or choose another path"),
         (errno.EFBIG, "Free space there or raise the quota, or choose another path"),
-        (errno.EROFS, "Allow writing there, or choose another path"),
-        (errno.EACCES, "Allow writing there, or choose another path"),
+        (errno.EROFS, "Allow that, or choose another path"),
+        (errno.EACCES, "Allow that, or choose another path"),
         (errno.EIO, "Look at the disk: it may be failing"),
-        (errno.ENOENT, "Choose another path"),
+        (errno.ENOENT, "Check that the folder is there"),
+        (errno.ENXIO, "Choose another path"),
     ],
 )
 def test_the_error_says_what_the_system_said_and_what_to_do(code: int, repair: str) -> None:

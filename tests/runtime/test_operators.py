@@ -17,6 +17,7 @@ from gan.runtime.operators import (
     LIKE_FIRST,
     LOOPS,
     OPERATORS,
+    Constant,
     Node,
     judge,
 )
@@ -92,9 +93,11 @@ def test_always_float_and_like_first_are_what_onnx_says() -> None:
         (node("GatherND", "z", "label", batch_dims=-1), "'GatherND' has batch_dims -1"),
         (node("GatherND", "z", "label", batch_dims=-(2**63)), "'GatherND' has batch_dims -922"),
         (node("Einsum", "z", equation="ij,jk->ik"), "'Einsum' has the equation 'ij,jk->ik' for 1"),
-        (node("Einsum", "z", "z", equation="...i,i->..."), "'Einsum' has the equation"),
+        (node("Einsum", "z", "z", equation="i,->i"), "'Einsum' has the equation"),
+        (node("Einsum", "z", "z", equation="..i,i->i"), "'Einsum' has the equation"),
+        (node("Einsum", "z", "z", equation="...i...,i->i"), "'Einsum' has the equation"),
         (node("Einsum", "z"), "'Einsum' has the equation ''"),
-        (node("DFT", "z", "label"), "'DFT' has another length"),
+        (node("DFT", "z", "label"), "'DFT' has a length or an axis that is no constant"),
     ],
 )
 def test_what_ends_the_process_is_refused(refused: onnx.NodeProto, said: str) -> None:
@@ -111,7 +114,8 @@ def test_what_ends_the_process_is_refused(refused: onnx.NodeProto, said: str) ->
         node("GatherND", "z", "label", batch_dims=1),
         node("GatherND", "z", "label"),
         node("Einsum", "z", "z", equation="bi, bj -> bij"),
-        node("DFT", "z", "", "axis"),
+        node("Einsum", "z", "z", equation="...ij, ...jk -> ...ik"),
+        node("Einsum", "z", equation="i...->..."),
         node("LayerNormalization", "z", "scale"),
         helper.make_node("Split", ["z"], ["a", "b"], num_outputs=2),
         helper.make_node("Split", ["z", "sizes"], ["a", "b"]),
@@ -119,6 +123,32 @@ def test_what_ends_the_process_is_refused(refused: onnx.NodeProto, said: str) ->
 )
 def test_the_usual_way_is_taken(taken: onnx.NodeProto) -> None:
     assert read_model(model(taken)).nodes == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "taken"),
+    [
+        (np.int64(8), True),
+        (np.int32(1), True),
+        (np.array([8]), False),  # ends the process
+        (np.array([], np.int64), False),
+        (np.int64(-1), True),  # onnxruntime refuses it as a length, and takes it as an axis
+        (np.int64(2**40), False),
+        (np.float32(8), False),
+    ],
+)
+@pytest.mark.parametrize(
+    "inputs", [("z", "number"), ("z", "", "number"), ("z", "number", "number")]
+)
+def test_length_and_axis_of_a_fourier_transform_are_constant_numbers(
+    inputs: tuple[str, ...], number: Any, taken: bool
+) -> None:
+    data = model(node("DFT", *inputs), number=np.asarray(number))
+    if taken:
+        assert read_model(data).nodes == 1
+        return
+    with pytest.raises(ModelFileError, match="a length or an axis that is no constant up to"):
+        read_model(data)
 
 
 def test_an_attribute_twice_is_refused() -> None:
@@ -269,6 +299,6 @@ def test_what_takes_onnxruntime_or_this_reader_minutes_is_refused(data: bytes, s
 
 def test_a_name_with_two_meanings_is_neither_float_nor_constant() -> None:
     div = Node("Div", ["a", "b"], ["y"])
-    assert not judge([div], {"b": frozenset({2})}, [])
+    assert not judge([div], {"b": Constant(frozenset({2}))}, [])
     assert not judge([div], {}, ["a"])
     assert judge([div], {}, ["a"], ambiguous={"a"})
