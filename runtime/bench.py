@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from .model_file import ModelFile
 from .session import load_onnxruntime
 
 OURS, BARE, PLAIN, BY_HAND = "Generator", "its session.run", "plain session.run", "by hand"
-SETTLING = 30  # runs at most
+SETTLING = 30.0  # seconds at most
 STREAM, STREAM_BATCH = 1_000, 64  # images; of one call of a rival
 
 
@@ -305,11 +306,11 @@ def _fresh(subject: Subject, rivals: Rivals | None, repeats: int) -> dict[str, F
 
 
 def settle(generator: Generator) -> int:
-    """Run batches until the micro-batch is found; its size."""
-    for _ in range(SETTLING):
-        if generator.session.settled:
-            break
-        generator(**example_inputs(generator, generator.micro_batch))
+    """Run batches until it is found how this model runs fastest; the size of the micro-batch."""
+    end = time.perf_counter() + SETTLING
+    while not generator.session.settled and time.perf_counter() < end:
+        rows = generator.micro_batch * generator.session.threads
+        generator(**example_inputs(generator, rows))
     return generator.micro_batch
 
 

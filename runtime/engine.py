@@ -26,7 +26,9 @@ from .buckets import (
     crop_rows,
     key_of,
     pad_rows,
+    whole_bucket,
 )
+from .cpu import MICRO_BATCH
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError
 from .inputs import Array
@@ -65,7 +67,7 @@ class Engine:
         """ort: the onnxruntime module. device: as onnxruntime names it, "cuda" or "cpu". graphs: the session was made
         to capture graphs. buckets: batch sizes. shapes: for how many buffers are kept; by default one
         for each bucket, as a generator of one size has, and a few more."""
-        self._ort, self._session = ort, session
+        self._ort, self.native = ort, session
         self._device = (device, index)
         self._graphs = GraphIds(GRAPHS if graphs else 0)
         self._skip = self._run_options(NO_GRAPH) if graphs else None
@@ -75,6 +77,20 @@ class Engine:
         begin = (_choose_device, (ort, index if device == "cuda" else 0))
         self._runner = ThreadPoolExecutor(1, "gan-run", *begin)
         self._copier = ThreadPoolExecutor(1, "gan-copy", *begin)
+
+    @property
+    def most(self) -> int:
+        """Rows of one run, by default."""
+        return MICRO_BATCH
+
+    @property
+    def settled(self) -> bool:
+        """Whether `fitting` will stay as it is."""
+        return True
+
+    def fitting(self, most: int, rows: int, left: int) -> int:
+        """Rows of the next run: a bucket of at most so many, or what is left."""
+        return min(whole_bucket(most, self.buckets), left)
 
     def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> list[Array]:
         """The named outputs for a batch [B, ...] of every input; all outputs by default.
@@ -119,10 +135,10 @@ class Engine:
             values = self._runner.submit(self._run_loose, contiguous, names).result()
         except Exception as error:  # as in _work
             raise self._failure(error) from error
-        return [DeviceArray(value, tuple(value.shape()), self._session) for value in values]
+        return [DeviceArray(value, tuple(value.shape()), self.native) for value in values]
 
     def _names(self, outputs: Sequence[str] | None) -> list[str]:
-        return list(outputs or (output.name for output in self._session.get_outputs()))
+        return list(outputs or (output.name for output in self.native.get_outputs()))
 
     def _submit(self, inputs: Inputs, names: list[str]) -> Future[Future[list[Array]]]:
         self._count(1)
@@ -188,12 +204,12 @@ class Engine:
     def _run_loose(self, given: Inputs, names: list[str]) -> list[Any]:
         """Run with memory that onnxruntime allocates for this run alone, and without a graph."""
         with GATE.shared:
-            binding = self._session.io_binding()
+            binding = self.native.io_binding()
             for name, array in given.items():
                 binding.bind_ortvalue_input(name, self._uploaded(array))
             for name in names:
                 binding.bind_output(name, *self._device)
-            self._session.run_with_iobinding(binding, self._skip)
+            self.native.run_with_iobinding(binding, self._skip)
             return list(binding.get_outputs())
 
     def _uploaded(self, array: Array) -> Any:
@@ -224,7 +240,7 @@ class Engine:
             self._ort.OrtValue.ortvalue_from_shape_and_type(size, kind, *self._device)
             for size, kind in shape.outputs
         ]
-        binding = self._session.io_binding()
+        binding = self.native.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
         for name, value in zip(names, outputs, strict=True):
@@ -237,7 +253,7 @@ class Engine:
             for name, value in slot.inputs.items():
                 value.update_inplace(given[name])
             if not first:
-                self._session.run_with_iobinding(slot.binding, slot.options)
+                self.native.run_with_iobinding(slot.binding, slot.options)
         if first:
             slot.options = self._captured(slot)
 
@@ -248,14 +264,14 @@ class Engine:
             options = self._run_options(graph)
             try:
                 with GATE.exclusive:
-                    self._session.run_with_iobinding(slot.binding, options)
+                    self.native.run_with_iobinding(slot.binding, options)
                 return options
             except Exception as error:  # onnxruntime's own errors derive from Exception alone
                 self._graphs = GraphIds(0)
                 said = native_words(error)
                 logger.warning("No more CUDA graphs, runs go on without: %s", said)
         with GATE.shared:
-            self._session.run_with_iobinding(slot.binding, self._skip)
+            self.native.run_with_iobinding(slot.binding, self._skip)
         return self._skip
 
     def _failure(self, error: Exception) -> DeviceUnavailableError:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import asked, axes
-from .ahead import batch_rows
 from .asked import Label, Noise
 from .buckets import batch_buckets
+from .cpu import MICRO_BATCH
 from .cuda import CudaOptions
 from .device_array import DeviceArray
 from .errors import InputError
@@ -23,6 +23,7 @@ from .images import Pixels, to_pil
 from .inputs import (
     Array,
     Given,
+    batch_rows,
     between,
     check_drawable,
     check_input,
@@ -35,7 +36,7 @@ from .inputs import (
 )
 from .model_file import ModelFile
 from .pictures import Source
-from .session import MICRO_BATCH, Session
+from .session import Session
 from .signature import Field, Signature
 from .values import check_integer, check_uint64, refused
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gan.runtime")
 
 MICRO_VALUES = 16 * 3 * 256 * 256  # of the main output of one run, at most
+BLOCK = 1 << 13  # values that are drawn at once, at least
 MAX_COUNT = 2**63 - 1
 
 
@@ -96,7 +98,7 @@ class Generator:
             cuda=cuda,
             buckets=batch_buckets(micro_batch or MICRO_BATCH),
             fixed_size=not self.signature.example_sizes,
-            paced=micro_batch is None and not self.signature.example_sizes and self._is_exact(),
+            exact=micro_batch is None and self._is_exact(),
         )
 
     def __repr__(self) -> str:
@@ -354,10 +356,16 @@ class Generator:
         truncation: float | None,
         each: bool,
     ) -> Iterator[dict[str, Array]]:
+        fields = self.signature.inputs
+        values = sum(field.size for field in fields if each or not is_shared(field))
+        begin, end, block = 0, 0, dict[str, Array]()
         for i, n in self._spans(count):
-            part = labels[i : i + n] if labels is not None and labels.ndim else labels
-            indices = range(start + i, start + i + n)
-            yield self._draw(seed, indices, part, truncation, each)
+            if i + n > end:  # drawn for several runs at once
+                begin, end = i, min(i + max(n, BLOCK // max(values, 1)), count)
+                part = labels[begin:end] if labels is not None and labels.ndim else labels
+                indices = range(start + begin, start + end)
+                block = self._draw(seed, indices, part, truncation, each)
+            yield {name: array[i - begin : i + n - begin] for name, array in block.items()}
 
     def _run_on_device(self, inputs: Mapping[str, Array]) -> DeviceArray:
         main = self.signature.main
@@ -528,14 +536,16 @@ class Generator:
         most = min(most, max(1, self.max_output_bytes // max(self._bytes(sizes))))
         first = 0
         while first < count:
-            rows = min(self._session.fitting(most), count - first)
+            rows = self._session.fitting(most, count, count - first)
             yield first, rows
             first += rows
 
     def _is_exact(self) -> bool:
-        """Whether the export found the same bytes for any batch size."""
+        """Whether the export found the same bytes for any batch size and any number of threads."""
         found = self.metadata("parity").get("exactness")
-        return isinstance(found, dict) and found.get("across_batches") == 0
+        if not isinstance(found, dict):
+            return False
+        return found.get("across_batches") == 0 and found.get("across_threads") == 0
 
     def _zeros(self, count: int) -> dict[str, Array]:
         return {

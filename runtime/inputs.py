@@ -215,6 +215,11 @@ def wanted(field: Field) -> str:
     return f"Give {field.dtype} [{shape}]{bounds}"
 
 
+def batch_rows(inputs: Mapping[str, Array]) -> int:
+    """Samples of a batch."""
+    return len(next(iter(inputs.values())))
+
+
 def has_shape(field: Field, shape: tuple[int, ...], sizes: Mapping[str, int] | None = None) -> bool:
     """Whether an array of this shape is a batch of the field. sizes: of the dynamic axes that are known."""
 

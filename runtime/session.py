@@ -11,18 +11,16 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ahead import batch_rows, drawn_ahead
-from .buckets import batch_buckets, whole_bucket
+from .buckets import batch_buckets
+from .cpu import MICRO_BATCH, CpuEngine
 from .cuda import CPU, CudaOptions, open_cuda, report_placement, unavailable
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError, InputError, ModelFileError, shown
 from .inputs import Array
-from .pace import LARGEST, Pace
 from .repairs import (
     ACCEPT_CPU,
     REINSTALL,
@@ -42,7 +40,6 @@ SPIN_BOUND_SINCE = (
     1,
     26,
 )  # of onnxruntime; an older one takes the option in silence, and spins for ever
-MICRO_BATCH = 16  # rows of one run at most, where no better number is found or given
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -59,13 +56,13 @@ class Session:
         cuda: CudaOptions | None = None,
         buckets: Sequence[int] = batch_buckets(MICRO_BATCH),
         fixed_size: bool = True,
-        paced: bool = False,
+        exact: bool = False,
         profile: Path | None = None,
     ) -> None:
         """device: "auto", "cpu", "cuda" or "cuda:N". threads: of the CPU, default what the cgroup grants.
         example: one batch of inputs, run once on CUDA to prove that it works. cuda: its options. buckets: the batch
-        sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis. paced: on a CPU `fitting` finds
-        the best batch size from the times of runs. profile: a folder where onnxruntime notes what each node takes,
+        sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis. exact: on a CPU it gives the same
+        bytes in any batch and with any threads, so both may be what runs fastest. profile: a folder where onnxruntime notes what each node takes,
         until `native.end_profiling()` names the file.
 
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
@@ -88,38 +85,24 @@ class Session:
         self._profile = profile
         self._ort = load_onnxruntime()
         self._buckets, self._sized = buckets, fixed_size
-        self._engine: Engine | None = None  # on CUDA
-        self._pace = Pace() if paced else None
-        self._session, self.device = self._open(data, device, cuda or CudaOptions(), example)
+        self._exact = exact
+        self._engine, self.device = self._open(data, device, cuda or CudaOptions(), example)
 
     @property
     def providers(self) -> list[str]:
-        return list(self._session.get_providers())
+        return list(self.native.get_providers())
 
     @property
     def native(self) -> Any:
         """onnxruntime's own session, to be measured beside this one."""
-        return self._session
+        return self._engine.native
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """The graph's outputs for these inputs, in the graph's order (or of the named ones).
 
         Raises `ModelFileError` for a graph that fails on the CPU, `DeviceUnavailableError` for one that fails on CUDA.
         """
-        if self._engine:
-            return self._engine.run(inputs, outputs)
-        begin = time.perf_counter()
-        try:
-            made: list[Array] = self._session.run(list(outputs) if outputs else None, dict(inputs))
-        except Exception as error:  # as in _create
-            raise ModelFileError(
-                "onnxruntime failed while it ran the model",
-                seen=native_words(error),
-                repair="The file is damaged, or needs more memory than there is",
-            ) from error
-        if self._pace:
-            self._pace.took(batch_rows(inputs), time.perf_counter() - begin)
-        return made
+        return self._engine.run(inputs, outputs)
 
     def run_stream(
         self,
@@ -128,19 +111,17 @@ class Session:
         *,
         rows: int,
     ) -> Iterator[list[Array]]:
-        """`run` of each batch, in order; while one runs the next is drawn, and on CUDA another one copied.
-
-        rows: of all batches together.
-        """
-        if self._engine:
-            return self._engine.run_stream(batches, outputs)
-        return (self.run(inputs, outputs) for inputs in drawn_ahead(batches, rows))
+        """`run` of each batch, in order, of so many rows together; while one runs the next is made, on a CPU others run
+        beside it, and on CUDA another one is copied."""
+        if isinstance(self._engine, CpuEngine):
+            return self._engine.run_stream(batches, outputs, rows=rows)
+        return self._engine.run_stream(batches, outputs)
 
     def run_on_device(
         self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> list[DeviceArray]:
         """As `run`, for arrays that stay where they were computed."""
-        if not self._engine:
+        if isinstance(self._engine, CpuEngine):
             return [DeviceArray(array, array.shape) for array in self.run(inputs, outputs)]
         if not hasattr(self._ort.OrtValue, "__dlpack__"):
             raise DeviceUnavailableError(
@@ -152,24 +133,23 @@ class Session:
 
     @property
     def most(self) -> int:
-        """Rows of one run by default."""
-        return LARGEST if self._pace and not self._engine else MICRO_BATCH
+        """Rows that are computed at once, by default."""
+        return self._engine.most
 
     @property
     def settled(self) -> bool:
         """Whether `fitting` will stay as it is."""
-        return self._engine is not None or self._pace is None or self._pace.settled
+        return self._engine.settled
 
-    def fitting(self, count: int) -> int:
-        """Rows of one run, `count` at most: on CUDA a batch size that it has buffers for, so that none is padded; on
-        a CPU, where it is paced, what runs fastest."""
-        if self._engine:
-            return whole_bucket(count, self._engine.buckets)
-        return self._pace.size(count) if self._pace else count
+    def fitting(self, most: int, rows: int, left: int) -> int:
+        """Rows of the next run: on CUDA a batch size that it has buffers for, so that none is padded; on a CPU what
+        runs fastest, where that may be chosen. most: that are computed at once. rows: of the whole call, of which
+        some are left."""
+        return self._engine.fitting(most, rows, left)
 
     def _open(
         self, data: bytes, device: str, options: CudaOptions, example: Mapping[str, Array]
-    ) -> tuple[Any, str]:
+    ) -> tuple[Engine | CpuEngine, str]:
         if device != "cpu":
             index = int(device.partition(":")[2] or 0)
             try:
@@ -179,18 +159,24 @@ class Session:
                     raise
                 log = logger.warning if importable_gpu_package() else logger.info
                 log("Sampling on the CPU: %s", error)
-        return self._create(data, [CPU]), "cpu"
+        engine = CpuEngine(
+            lambda threads: self._create(data, [CPU], threads),
+            self.threads,
+            exact=self._exact,
+            paced=self._exact and self._sized,
+        )
+        return engine, "cpu"
 
     def _open_cuda(
         self, data: bytes, index: int, options: CudaOptions, example: Mapping[str, Array]
-    ) -> Any:
+    ) -> Engine:
         from .engine import Engine  # and its threads, which a CPU needs not
 
         check_packages()
         check_version(self._ort)
         session, graphs = open_cuda(
             self._ort,
-            lambda providers: self._create(data, providers),
+            lambda providers: self._create(data, providers, self.threads),
             index,
             options,
             example=example,
@@ -211,13 +197,12 @@ class Session:
                     repair=f"Raise the memory limit. {failed.repair}",
                 )
             raise failed from error
-        self._engine = engine
         report_placement(session)
-        return session
+        return engine
 
-    def _create(self, data: bytes, providers: list[Any]) -> Any:
+    def _create(self, data: bytes, providers: list[Any], threads: int) -> Any:
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         if self._profile is not None:
             options.enable_profiling = True

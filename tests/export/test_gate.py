@@ -35,6 +35,7 @@ from gan.runtime.model_file import ModelFile
 from gan.trainer import Checkpoint, Request, systems, train
 from gan.trainer.checkpoint import save
 
+from ..runtime.conftest import watch_runs
 from .conftest import OF_IMAGES, WITH_GRAPHS, randomise
 
 Make = Callable[..., Path]
@@ -153,13 +154,7 @@ def test_of_a_system_with_uniform_latents_the_runtime_draws_them_within_minus_1_
     export(checkpoint_on_points("gan", given, tmp_path / "run"), tmp_path / "m.onnx")
     generator = Generator(tmp_path / "m.onnx", device="cpu")
     seen: list[np.ndarray] = []
-    run = generator._session.run
-
-    def spy(inputs: Any, outputs: Any) -> Any:
-        seen.append(inputs["z"])
-        return run(inputs, outputs)
-
-    monkeypatch.setattr(generator._session, "run", spy)
+    watch_runs(monkeypatch, lambda inputs: seen.append(inputs["z"]))
     drawn = generator.sample(500, seed=1)
     z = np.concatenate(seen)
     assert z.shape == (500, 6) and -1 <= z.min() < -0.99 and 0.99 < z.max() < 1

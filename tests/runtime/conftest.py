@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gan.runtime import Generator, cuda, doctor, session
+from gan.runtime.cpu import CpuEngine
 from gan.runtime.driver import Driver
 
 Array = NDArray[Any]
@@ -298,6 +299,17 @@ def labelled_path(labelled: bytes, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("models") / "digits.onnx"
     path.write_bytes(labelled)
     return path
+
+
+def watch_runs(monkeypatch: pytest.MonkeyPatch, look: Callable[[dict[str, Array]], object]) -> None:
+    """`look` at the inputs of every run of a graph on a CPU from here on, before it."""
+    run = CpuEngine._timed
+
+    def watched(self: CpuEngine, session: Any, pace: Any, inputs: Any, outputs: Any) -> Any:
+        look(dict(inputs))
+        return run(self, session, pace, inputs, outputs)
+
+    monkeypatch.setattr(CpuEngine, "_timed", watched)
 
 
 @pytest.fixture

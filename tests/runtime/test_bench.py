@@ -101,7 +101,7 @@ def test_the_bare_run_has_the_chunks_of_ours(
             return [np.zeros((len(inputs["z"]), 8, 8, 3), np.uint8)]
 
     session = subject.generator.session
-    monkeypatch.setattr(session, "_session", Native())
+    monkeypatch.setattr(session._engine, "native", Native())
     for count in (1, 16, 40):
         for make in (subject.ours, subject.bare):
             ran.clear()

@@ -209,8 +209,9 @@ def test_what_is_no_options_is_refused(ort: FakeOrt, options: Any) -> None:
 
 def test_full_batches_of_a_generator_are_whole_buckets(ort: FakeOrt) -> None:
     on_cuda, on_cpu = open_session(buckets=(1, 2, 4, 8, 12)), open_session(device="cpu")
-    assert [on_cuda.fitting(n) for n in (1, 3, 7, 11, 12, 20)] == [1, 2, 4, 8, 12, 12]
-    assert [on_cpu.fitting(n) for n in (1, 3, 7)] == [1, 3, 7]
+    assert [on_cuda.fitting(n, 99, 99) for n in (1, 3, 7, 11, 12, 20)] == [1, 2, 4, 8, 12, 12]
+    assert [on_cuda.fitting(12, 15, left) for left in (15, 3)] == [12, 3]
+    assert [on_cpu.fitting(n, 99, 99) for n in (1, 3, 7)] == [1, 3, 7]
 
 
 def test_arrays_on_the_device_need_an_onnxruntime_that_has_dlpack(

@@ -93,7 +93,7 @@ def test_on_the_device_each_output_has_memory_of_its_own(labelled: bytes) -> Non
     arrays = [np.from_dlpack(one) for one in held]
     assert [one.shape for one in held] == [(3, 8, 8, 3)] * 3
     assert len({array.ctypes.data for array in arrays}) == 3
-    session = weakref.ref(engine._session)
+    session = weakref.ref(engine.native)
     del held, engine
     gc.collect()
     for inputs, array in zip(many, arrays, strict=True):
@@ -376,7 +376,7 @@ from gan.runtime import Generator
 from gan.runtime.engine import Engine
 generator = Generator(sys.argv[1], device="cpu", threads=1, micro_batch=2)
 inner = generator._session
-inner._engine = Engine(onnxruntime, inner._session, device="cpu")
+inner._engine = Engine(onnxruntime, inner.native, device="cpu")
 stream = generator.stream(100, seed=1)
 print(len(next(stream)))
 """
@@ -543,7 +543,7 @@ def on_engine(labelled: bytes) -> Generator:
     """A generator whose session runs through the engine, on onnxruntime's CPU provider."""
     generator = Generator(labelled, device="cpu", threads=1, micro_batch=6)
     inner = generator._session
-    inner._engine = Engine(onnxruntime, inner._session, device="cpu", buckets=batch_buckets(6))
+    inner._engine = Engine(onnxruntime, inner.native, device="cpu", buckets=batch_buckets(6))
     return generator
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gan.runtime import Generator, InputError, interpolate, mix
-from gan.runtime.session import Session
 from gan.runtime.styles import FRAMES, styles_of, walk
 
 from .conftest import (
@@ -24,6 +23,7 @@ from .conftest import (
     reference_inputs,
     seal,
     tiny_signature,
+    watch_runs,
     with_metadata,
 )
 
@@ -136,13 +136,7 @@ def pair() -> tuple[Generator, Generator]:
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Array]]:
     """The inputs of every run of a graph from here on."""
     seen: list[dict[str, Array]] = []
-    run = Session.run
-
-    def watched(self: Session, inputs: dict[str, Array], outputs: Any = None) -> list[Array]:
-        seen.append(dict(inputs))
-        return run(self, inputs, outputs)
-
-    monkeypatch.setattr(Session, "run", watched)
+    watch_runs(monkeypatch, seen.append)
     return seen
 
 

@@ -14,11 +14,10 @@ from PIL import Image
 
 from gan.runtime import Generator, InputError, ModelFileError
 from gan.runtime.pictures import Picture, Source
-from gan.runtime.session import Session
 from gan.runtime.tiles import Row, run_tiles
 from gan.runtime.translator import Translator
 
-from .conftest import bare_run, reference_inputs, with_metadata
+from .conftest import bare_run, reference_inputs, watch_runs, with_metadata
 from .translating import Translating, translating_model
 
 Pixels = NDArray[np.uint8]
@@ -157,7 +156,7 @@ def test_an_image_that_does_not_fit_is_refused_before_the_graph_runs(
     value: Any, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = model()
-    monkeypatch.setattr(Session, "run", lambda *_: pytest.fail("the graph was run"))
+    watch_runs(monkeypatch, lambda _: pytest.fail("the graph was run"))
     with pytest.raises(InputError, match=why):
         generator(image=value)
 
@@ -410,13 +409,7 @@ def test_memory_is_the_canvas_and_one_tile(monkeypatch: pytest.MonkeyPatch) -> N
     about = Translating(factor=1, scale=4)
     generator, image = opened(about.file), noise(400, 600)
     windows = []
-    run = Session.run
-
-    def watched(self: Session, inputs: Any, outputs: Any = None) -> Any:
-        windows.append(inputs["image"].shape)
-        return run(self, inputs, outputs)
-
-    monkeypatch.setattr(Session, "run", watched)
+    watch_runs(monkeypatch, lambda inputs: windows.append(inputs["image"].shape))
     tracemalloc.start()
     try:
         made = generator.translate(image, tile=64)
@@ -471,10 +464,10 @@ def test_an_image_too_large_for_one_run_says_that_tiles_are_the_way() -> None:
 def test_a_run_that_fails_for_want_of_memory_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = model()
 
-    def broken(self: Session, inputs: Any, outputs: Any = None) -> Any:
+    def broken(_: object) -> None:
         raise ModelFileError("onnxruntime failed", seen="out of memory", repair="There is none")
 
-    monkeypatch.setattr(Session, "run", broken)
+    watch_runs(monkeypatch, broken)
     with pytest.raises(ModelFileError, match=r"out of memory. Run it in tiles \(tile=512"):
         generator.translate(noise(4, 4))
 
