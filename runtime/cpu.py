@@ -65,9 +65,9 @@ class CpuEngine:
 
     def fitting(self, most: int, rows: int, left: int) -> int:
         """Rows of the next run. most: that are computed at once. rows: of the whole call, of which some are left."""
-        if not self._divides(rows):
+        if not self._divides(rows, most):
             return min(self._wide_pace.size(most) if self._wide_pace else most, left)
-        most = max(1, most // self.threads)
+        most //= self.threads
         most = self._narrow_pace.size(most) if self._narrow_pace else most
         rounds = -(-rows // (self.threads * most))  # all threads end together
         return min(-(-rows // (self.threads * rounds)), left)
@@ -81,24 +81,29 @@ class CpuEngine:
         return self._run(inputs, outputs, batch_rows(inputs))
 
     def run_stream(
-        self, batches: Iterable[Inputs], outputs: Sequence[str] | None = None, *, rows: int
+        self,
+        batches: Iterable[Inputs],
+        outputs: Sequence[str] | None = None,
+        *,
+        rows: int,
+        most: int,
     ) -> Iterator[list[Array]]:
         """`run` of each batch, in order, of so many rows together: side by side where that is sooner, and while the
-        caller makes the next batch.
+        caller makes the next batch. most: rows that are computed at once.
 
         At most two batches for each thread are in memory. An error comes in the place of its batch. Closing the
         iterator drops what has not begun.
         """
         waiting = iter(batches)
         for inputs in waiting:
-            if self._divides(rows) and batch_rows(inputs) < rows:
+            if self._divides(rows, most) and batch_rows(inputs) < rows:
                 yield from self._side_by_side(itertools.chain([inputs], waiting), outputs)
             else:
                 yield self._run(inputs, outputs, rows)
 
-    def _divides(self, rows: int) -> bool:
-        """Whether so many rows are done sooner side by side."""
-        if self._narrow is None or self.threads == 1:
+    def _divides(self, rows: int, most: int) -> bool:
+        """Whether so many rows are done sooner side by side, a row for each thread being allowed."""
+        if self._narrow is None or not 1 < self.threads <= most:
             return False
         if not (self._wide_pace and self._narrow_pace and self._narrow_pace.settled):
             return rows >= self.threads

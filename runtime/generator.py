@@ -404,7 +404,7 @@ class Generator:
                 }
 
         names = [field.name for field in outputs]
-        for arrays in self._session.run_stream(given(), names, rows=rows):
+        for arrays in self._session.run_stream(given(), names, rows=rows, most=self._most(sizes)):
             count = counts.popleft()
             for field, array in zip(outputs, arrays, strict=True):
                 check_output(field, array.shape, count, sizes)
@@ -530,15 +530,18 @@ class Generator:
         self, count: int, sizes: Mapping[str, int] | None = None
     ) -> Iterator[tuple[int, int]]:
         """First row and number of rows of each run, of `count` rows in all."""
-        known = {**self.signature.example_sizes, **(sizes or {})}
-        values = math.prod(self.signature.main.shape_at(known))
-        most = self._asked or max(1, min(self._session.most, MICRO_VALUES // max(values, 1)))
-        most = min(most, max(1, self.max_output_bytes // max(self._bytes(sizes))))
-        first = 0
+        most, first = self._most(sizes), 0
         while first < count:
             rows = self._session.fitting(most, count, count - first)
             yield first, rows
             first += rows
+
+    def _most(self, sizes: Mapping[str, int] | None = None) -> int:
+        """Rows that are computed at once."""
+        known = {**self.signature.example_sizes, **(sizes or {})}
+        values = math.prod(self.signature.main.shape_at(known))
+        most = self._asked or max(1, min(self._session.most, MICRO_VALUES // max(values, 1)))
+        return min(most, max(1, self.max_output_bytes // max(self._bytes(sizes))))
 
     def _is_exact(self) -> bool:
         """Whether the export found the same bytes for any batch size and any number of threads."""

@@ -110,11 +110,12 @@ class Session:
         outputs: Sequence[str] | None = None,
         *,
         rows: int,
+        most: int,
     ) -> Iterator[list[Array]]:
         """`run` of each batch, in order, of so many rows together; while one runs the next is made, on a CPU others run
-        beside it, and on CUDA another one is copied."""
+        beside it, and on CUDA another one is copied. most: rows that are computed at once."""
         if isinstance(self._engine, CpuEngine):
-            return self._engine.run_stream(batches, outputs, rows=rows)
+            return self._engine.run_stream(batches, outputs, rows=rows, most=most)
         return self._engine.run_stream(batches, outputs)
 
     def run_on_device(

@@ -84,7 +84,7 @@ def machine() -> Machine:
 
 def streamed(engine: CpuEngine, given: list[dict[str, Array]]) -> list[Array]:
     rows = sum(len(one["z"]) for one in given)
-    return [made for (made,) in engine.run_stream(iter(given), rows=rows)]
+    return [made for (made,) in engine.run_stream(iter(given), rows=rows, most=64)]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -213,7 +213,7 @@ def test_a_stream_is_two_batches_a_thread_ahead_and_no_more(machine: Machine) ->
             drawn.append(i)
             yield batch(i)
 
-    stream = engine.run_stream(endless(), rows=10**9)
+    stream = engine.run_stream(endless(), rows=10**9, most=64)
     for i in range(20):
         (made,) = next(stream)
         assert made[0, 0] == 2 * i and len(drawn) <= i + 4
@@ -228,7 +228,7 @@ def test_what_drawing_raises_comes_after_the_batches_before(machine: Machine, re
         yield from batches(1, 1, 1)
         raise ValueError("the fourth")
 
-    stream = engine.run_stream(three(), rows=10)
+    stream = engine.run_stream(three(), rows=10, most=64)
     assert [int(next(stream)[0][0, 0]) for _ in range(3)] == [0, 2, 4]
     with pytest.raises(ValueError, match="the fourth"):
         next(stream)
@@ -243,7 +243,7 @@ def test_a_run_that_fails_is_an_error_in_its_place(machine: Machine, ready: bool
             raise RuntimeError("bad\nallocation")
 
     machine.during = fails
-    stream = engine.run_stream(iter(batches(*[1] * 10)), rows=10)
+    stream = engine.run_stream(iter(batches(*[1] * 10)), rows=10, most=64)
     assert [int(next(stream)[0][0, 0]) for _ in range(2)] == [0, 2]
     with pytest.raises(ModelFileError, match=r"failed while it ran the model\. bad allocation"):
         next(stream)
@@ -260,7 +260,7 @@ def test_a_stream_that_is_closed_drops_what_has_not_begun(machine: Machine) -> N
             go_on.wait(5)
 
     machine.during = during
-    stream = engine.run_stream(iter(batches(*[1] * 100)), rows=100)
+    stream = engine.run_stream(iter(batches(*[1] * 100)), rows=100, most=64)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     go_on.set()
@@ -305,7 +305,10 @@ def test_rows_are_shared_out_so_that_threads_end_together(
 def test_what_is_computed_at_once_is_bounded_over_all_threads(machine: Machine) -> None:
     engine = machine.opened(4)
     assert engine.fitting(16, 1000, 1000) == 4
-    assert engine.fitting(3, 1000, 1000) == 1
+    assert engine.fitting(4, 1000, 1000) == 1
+    assert engine.fitting(3, 1000, 1000) == 3  # less than a row for each
+    stream = engine.run_stream(iter(batches(*[3] * 5)), rows=15, most=3)
+    assert len(list(stream)) == 5 and machine.at_once.get(1, 0) == 0
     assert engine.fitting(16, 3, 3) == 3  # on all threads
 
 
@@ -323,11 +326,11 @@ def test_where_times_are_known_they_say_when_to_divide(
     engine = machine.opened(2, paced=True)
     assert engine._wide_pace and engine._narrow_pace
     engine._wide_pace._fastest = {1: wide}
-    assert engine._divides(2) and not engine._divides(1)  # until they are
+    assert engine._divides(2, 64) and not engine._divides(1, 64)  # until they are
     while not engine.settled:
         size = engine._narrow_pace.size(64)
         engine._narrow_pace.took(size, narrow * size)
-    found = [rows for rows in range(1, 41) if engine._divides(rows)]
+    found = [rows for rows in range(1, 41) if engine._divides(rows, 64)]
     assert found == [n for n in range(1, 41) if -(-n // 2) * narrow + OVERHEAD < n * wide]
     assert set(divided) <= set(found) and (divided or not found)
 
