@@ -36,10 +36,10 @@ class CpuEngine:
     """Runs one graph on a CPU. All methods may be called from several threads at once."""
 
     def __init__(
-        self, create: Callable[[int], Any], threads: int, *, exact: bool, paced: bool
+        self, create: Callable[[int], Any], threads: int, *, divided: bool, paced: bool
     ) -> None:
-        """create: onnxruntime's session with so many threads. exact: the graph gives the same bytes with any number
-        of threads and in any batch, so runs may be side by side. paced: the best batch size is found from their times.
+        """create: onnxruntime's session with so many threads. divided: runs may be side by side. paced: the best batch
+        size is found from their times. Both only where the graph gives the same bytes with any threads in any batch.
         """
         begin = time.perf_counter()
         self.native = create(threads)
@@ -48,7 +48,7 @@ class CpuEngine:
         self._narrow: Any = self.native if threads == 1 else None  # of one thread
         self._wide_pace, self._narrow_pace = (Pace() if paced else None for _ in range(2))
         self._lock = threading.Lock()  # of what follows
-        self._running, self._owed, self._decided = 0, 0.0, threads == 1 or not exact
+        self._running, self._owed, self._decided = 0, 0.0, threads == 1 or not divided
         self._pool: ThreadPoolExecutor | None = None
         self._turn = threading.Lock()  # two runs on all threads at once hinder each other
 

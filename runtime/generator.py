@@ -38,7 +38,7 @@ from .model_file import ModelFile
 from .pictures import Source
 from .session import Session
 from .signature import Field, Signature
-from .values import check_integer, check_uint64, refused
+from .values import check_flag, check_integer, check_uint64, refused
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,19 +64,22 @@ class Generator:
         device: str = "auto",
         threads: int | None = None,
         micro_batch: int | None = None,
+        side_by_side: bool = True,
         max_output_bytes: int = 4 << 30,
         cuda: CudaOptions | None = None,
     ) -> None:
         """model: a path, or the file's bytes. device: "auto", "cuda", "cuda:1" or "cpu"; "auto" may use the CPU
         and says so in `device`. threads: of the CPU; default, what this process may use. micro_batch: images per
         run of the graph; by default what runs fastest on a CPU, found from the first runs, and 16 on a GPU, fewer of
-        more than 256 x 256 pixels. max_output_bytes: bound on the output
+        more than 256 x 256 pixels. side_by_side: on a CPU, run as many graphs at once as there are threads where that is
+        sooner, which takes a second session with weights of its own. max_output_bytes: bound on the output
         of one call. cuda: how a GPU runs the model; only where the device is one.
 
         Raises `ModelFileError`, `DeviceUnavailableError`, `InputError`.
         """
         if micro_batch is not None:
             micro_batch = check_integer("micro-batch", micro_batch, 1, 4096)
+        side_by_side = check_flag("side_by_side", side_by_side)
         self.max_output_bytes = check_integer("max_output_bytes", max_output_bytes, 1, MAX_COUNT)
         self._file = ModelFile.read(model)
         self._drawn: dict[str, Array] = {}  # of inputs that all images share
@@ -90,6 +93,7 @@ class Generator:
                 seen=f"One sample has {largest} bytes, the limit is {max_output_bytes}",
                 repair="Raise max_output_bytes, if you trust the file",
             )
+        free = micro_batch is None and self._is_exact()
         self._session = Session(
             self._file.data,
             device=device,
@@ -98,7 +102,8 @@ class Generator:
             cuda=cuda,
             buckets=batch_buckets(micro_batch or MICRO_BATCH),
             fixed_size=not self.signature.example_sizes,
-            exact=micro_batch is None and self._is_exact(),
+            paced=free and not self.signature.example_sizes,
+            divided=free and side_by_side,
         )
 
     def __repr__(self) -> str:

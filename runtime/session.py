@@ -56,13 +56,14 @@ class Session:
         cuda: CudaOptions | None = None,
         buckets: Sequence[int] = batch_buckets(MICRO_BATCH),
         fixed_size: bool = True,
-        exact: bool = False,
+        paced: bool = False,
+        divided: bool = False,
         profile: Path | None = None,
     ) -> None:
         """device: "auto", "cpu", "cuda" or "cuda:N". threads: of the CPU, default what the cgroup grants.
         example: one batch of inputs, run once on CUDA to prove that it works. cuda: its options. buckets: the batch
-        sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis. exact: on a CPU it gives the same
-        bytes in any batch and with any threads, so both may be what runs fastest. profile: a folder where onnxruntime notes what each node takes,
+        sizes that CUDA runs. fixed_size: the batch is the graph's only dynamic axis. paced, divided: on a CPU the batch
+        size is found from the times of runs, and runs may be side by side. profile: a folder where onnxruntime notes what each node takes,
         until `native.end_profiling()` names the file.
 
         Raises `DeviceUnavailableError`, `InputError` for an unknown device, `ModelFileError` for a graph that
@@ -85,7 +86,7 @@ class Session:
         self._profile = profile
         self._ort = load_onnxruntime()
         self._buckets, self._sized = buckets, fixed_size
-        self._exact = exact
+        self._paced, self._divided = paced, divided
         self._engine, self.device = self._open(data, device, cuda or CudaOptions(), example)
 
     @property
@@ -163,8 +164,8 @@ class Session:
         engine = CpuEngine(
             lambda threads: self._create(data, [CPU], threads),
             self.threads,
-            exact=self._exact,
-            paced=self._exact and self._sized,
+            divided=self._divided,
+            paced=self._paced,
         )
         return engine, "cpu"
 

@@ -206,6 +206,7 @@ CASES: dict[str, Case] = {
     "Generator.micro_batch": Case(
         lambda v: reopened(micro_batch=v), or_none(integers(1, 4096)), "micro-batch"
     ),
+    "Generator.side_by_side": Case(lambda v: reopened(side_by_side=v), flag, "side_by_side"),
     "Generator.max_output_bytes": Case(
         lambda v: reopened(max_output_bytes=v), integers(IMAGE_BYTES, LARGE), "max_output_bytes"
     ),

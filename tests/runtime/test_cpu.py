@@ -45,8 +45,8 @@ class Machine:
         self.made.append(threads)
         return Native(self, threads)
 
-    def engine(self, threads: int = 2, *, exact: bool = True, paced: bool = False) -> CpuEngine:
-        return CpuEngine(self.create, threads, exact=exact, paced=paced)
+    def engine(self, threads: int = 2, *, divided: bool = True, paced: bool = False) -> CpuEngine:
+        return CpuEngine(self.create, threads, divided=divided, paced=paced)
 
     def opened(self, threads: int = 2, *, paced: bool = False) -> CpuEngine:
         """An engine whose second session is there."""
@@ -136,8 +136,8 @@ def test_calls_of_fewer_samples_than_threads_never_open_one(machine: Machine) ->
     assert machine.made == [4, 1]
 
 
-def test_a_file_that_is_not_exact_runs_on_all_threads_for_ever(machine: Machine) -> None:
-    engine = machine.engine(exact=False)
+def test_what_may_not_be_divided_runs_on_all_threads_for_ever(machine: Machine) -> None:
+    engine = machine.engine(divided=False)
     engine._opening = 0.0
     streamed(engine, batches(*[4] * 10))
     assert machine.made == [2] and engine.settled and {t for t, _ in machine.runs} == {2}
@@ -361,6 +361,16 @@ def test_a_size_that_was_asked_for_is_run_one_at_a_time(labelled: bytes) -> None
     engine._opening = 0.0
     assert [len(images) for images in generator.stream(20, seed=0)] == [3] * 6 + [2]
     assert engine.settled and engine._narrow is (engine.native if engine.threads == 1 else None)
+
+
+def test_who_wants_one_session_has_one(labelled: bytes) -> None:
+    exact = with_metadata(labelled, parity=EXACT)
+    generator = Generator(exact, device="cpu", threads=2, side_by_side=False)
+    engine = generator.session._engine
+    assert isinstance(engine, CpuEngine)
+    engine._opening = 0.0
+    sizes = {len(images) for images in generator.stream(100, seed=0)}
+    assert engine._narrow is None and {1, 2} <= sizes  # its batches are paced all the same
 
 
 @pytest.mark.parametrize("across", ["across_batches", "across_threads"])
