@@ -46,7 +46,7 @@ torture: .venv/ready
 	$(bin)/pip install --quiet --disable-pip-version-check atheris
 	GAN_TORTURE=1 $(pytest) -m torture
 
-# The runtime against torch and a plain session, five networks: 25 minutes. make bench-runtime networks="dcgan64 --quick"
+# The runtime against torch and a plain session, five networks: 31 minutes. make bench-runtime networks="dcgan64 --quick"
 bench-runtime: .venv/ready
 	$(bin)/python benchmarks/runtime.py $(networks)
 

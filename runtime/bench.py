@@ -126,13 +126,14 @@ class Subject:
         return Contender(OURS, count, call)
 
     def bare(self, count: int) -> Contender:
-        """onnxruntime's own `run` of the same session and chunks, the inputs at hand: what our overhead is over."""
-        step = self.generator.micro_batch
+        """onnxruntime's own `run` of the session of all threads, in its best chunks, the inputs at hand."""
+        session, most = self.generator.session, self.generator.at_once()
+        step = session.fitting(most, 1, most)  # of a call of one, which is never divided
         chunks = [example_inputs(self.model, min(step, count))] * (count // min(step, count))
         if count % step and count > step:
             chunks.append(example_inputs(self.model, count % step))
         names = [self.model.signature.main.name] if self.draws else None
-        native = self.generator.session.native
+        native = session.native
 
         def call() -> Array:
             made = [native.run(names, chunk)[0] for chunk in chunks]
@@ -308,7 +309,8 @@ def _fresh(subject: Subject, rivals: Rivals | None, repeats: int) -> dict[str, F
 def settle(generator: Generator) -> int:
     """Run batches until it is found how this model runs fastest; the size of the micro-batch."""
     end = time.perf_counter() + SETTLING
-    while not generator.session.settled and time.perf_counter() < end:
+    most = generator.at_once(generator.signature.example_sizes)
+    while not generator.session.settled(most) and time.perf_counter() < end:
         rows = generator.micro_batch * generator.session.threads
         generator(**example_inputs(generator, rows))
     return generator.micro_batch

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -33,7 +33,7 @@ Inputs = Mapping[str, Array]
 
 
 class CpuEngine:
-    """Runs one graph on a CPU. All methods may be called from several threads at once."""
+    """Runs one graph on a CPU. All methods may be called from several threads at once, and from a signal's handler."""
 
     def __init__(
         self, create: Callable[[int], Any], threads: int, *, divided: bool, paced: bool
@@ -47,30 +47,36 @@ class CpuEngine:
         self._create, self.threads = create, threads
         self._narrow: Any = self.native if threads == 1 else None  # of one thread
         self._wide_pace, self._narrow_pace = (Pace() if paced else None for _ in range(2))
-        self._lock = threading.Lock()  # of what follows
-        self._running, self._owed, self._decided = 0, 0.0, threads == 1 or not divided
-        self._pool: ThreadPoolExecutor | None = None
-        self._turn = threading.Lock()  # two runs on all threads at once hinder each other
+        self._lock = threading.RLock()  # of what follows
+        self._running, self._owed = set[_Run](), 0.0
+        self._decided = threads == 1 or not divided  # whether there will be a second session
+        self._helpers: tuple[int, ThreadPoolExecutor] | None = (
+            None  # of the process with that number
+        )
+        self._turn = threading.RLock()  # two runs on all threads at once hinder each other
 
     @property
     def most(self) -> int:
         """Rows that are computed at once, by default."""
         return LARGEST if self._wide_pace else MICRO_BATCH
 
-    @property
-    def settled(self) -> bool:
-        """Whether `fitting` will stay as it is."""
-        pace = self._narrow_pace if self._narrow is not None else self._wide_pace
-        return self._decided and (pace is None or pace.settled)
+    def settled(self, most: int) -> bool:
+        """Whether `fitting` will stay as it is. most: rows that are computed at once."""
+        if self._narrow is None or self.threads == 1:
+            return self._decided and (self._wide_pace is None or self._wide_pace.knows(most))
+        share = most // self.threads
+        return self._narrow_pace is None or share == 0 or self._narrow_pace.knows(share)
 
     def fitting(self, most: int, rows: int, left: int) -> int:
         """Rows of the next run. most: that are computed at once. rows: of the whole call, of which some are left."""
         if not self._divides(rows, most):
             return min(self._wide_pace.size(most) if self._wide_pace else most, left)
-        most //= self.threads
-        most = self._narrow_pace.size(most) if self._narrow_pace else most
-        rounds = -(-rows // (self.threads * most))  # all threads end together
-        return min(-(-rows // (self.threads * rounds)), left)
+        share = min(most // self.threads, -(-rows // self.threads))
+        if self._narrow_pace is None or self._narrow_pace.knows(share):
+            share = self._narrow_pace.size(share) if self._narrow_pace else share
+            rounds = -(-rows // (self.threads * share))
+            return min(-(-rows // (self.threads * rounds)), left)  # all threads end together
+        return min(self._narrow_pace.size(share), left)
 
     def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> list[Array]:
         """The named outputs for a batch [B, ...] of every input; all outputs by default: on all threads if no other
@@ -78,7 +84,7 @@ class CpuEngine:
 
         Raises `ModelFileError` for a graph that fails.
         """
-        return self._run(inputs, outputs, batch_rows(inputs))
+        return self._run(inputs, outputs)
 
     def run_stream(
         self,
@@ -92,62 +98,29 @@ class CpuEngine:
         caller makes the next batch. most: rows that are computed at once.
 
         At most two batches for each thread are in memory. An error comes in the place of its batch. Closing the
-        iterator drops what has not begun.
+        iterator drops what has not begun; a process that ends with it half read first does what was drawn.
         """
-        waiting = iter(batches)
-        for inputs in waiting:
-            if self._divides(rows, most) and batch_rows(inputs) < rows:
-                yield from self._side_by_side(itertools.chain([inputs], waiting), outputs)
-            else:
-                yield self._run(inputs, outputs, rows)
-
-    def _divides(self, rows: int, most: int) -> bool:
-        """Whether so many rows are done sooner side by side, a row for each thread being allowed."""
-        if self._narrow is None or not 1 < self.threads <= most:
-            return False
-        if not (self._wide_pace and self._narrow_pace and self._narrow_pace.settled):
-            return rows >= self.threads
-        share = -(-rows // self.threads)
-        wide, narrow = self._wide_pace.seconds(rows), self._narrow_pace.seconds(share)
-        return share * narrow + OVERHEAD < rows * wide
-
-    def _run(self, inputs: Inputs, outputs: Sequence[str] | None, rows: int) -> list[Array]:
-        """One run, in this thread, for a call of so many rows."""
-        with self._counted() as running:
-            if self._narrow is not None and running > 1:
-                return self._timed(self._narrow, None, inputs, outputs)[0]
-            with self._turn:
-                made, seconds = self._timed(self.native, self._wide_pace, inputs, outputs)
-        if rows >= self.threads or running > 1:
-            self._owe(seconds)
-        return made
-
-    def _side_by_side(
-        self, batches: Iterator[Inputs], outputs: Sequence[str] | None
-    ) -> Iterator[list[Array]]:
-        pool = self._workers()
         pending: deque[_Task] = deque()
         failed: Exception | None = None
-
-        def run(inputs: Inputs) -> list[Array]:
-            with self._counted() as running:  # alone, it would be faster than such runs are
-                pace = self._narrow_pace if running >= self.threads else None
-                return self._timed(self._narrow, pace, inputs, outputs)[0]
-
+        waiting = iter(batches)
         try:
-            while True:
+            while failed is None:
                 try:
-                    inputs = next(batches)
+                    inputs = next(waiting)
                 except StopIteration:
                     break
                 except Exception as error:  # the batches before come first
                     failed = error
                     break
-                pending.append(_Task(functools.partial(run, inputs)))
-                with contextlib.suppress(RuntimeError):  # the interpreter ends: this thread does it
-                    pool.submit(pending[-1].do)
-                if len(pending) == 2 * self.threads:
+                if self._divides(rows, most) and batch_rows(inputs) < rows:
+                    pending.append(_Task(functools.partial(self._beside, inputs, outputs)))
+                    self._ask_for_help(pending[-1])
+                    if len(pending) == 2 * self.threads:
+                        yield _oldest(pending)
+                    continue
+                while pending:
                     yield _oldest(pending)
+                yield self._run(inputs, outputs, rows=rows, most=most)
             while pending:
                 yield _oldest(pending)
         finally:
@@ -156,17 +129,55 @@ class CpuEngine:
         if failed is not None:
             raise failed
 
+    def _divides(self, rows: int, most: int) -> bool:
+        """Whether so many rows are done sooner side by side, a row for each thread being allowed."""
+        if self._narrow is None or not 1 < self.threads <= most:
+            return False
+        if self._wide_pace is None or self._narrow_pace is None:
+            return rows >= self.threads
+        share = -(-rows // self.threads)
+        if not self._narrow_pace.knows(min(share, most // self.threads)):
+            return rows >= self.threads
+        wide, narrow = self._wide_pace.seconds(rows), self._narrow_pace.seconds(share)
+        return share * narrow + OVERHEAD < rows * wide
+
+    def _run(
+        self, inputs: Inputs, outputs: Sequence[str] | None, *, rows: int = 0, most: int = 0
+    ) -> list[Array]:
+        """One run, in this thread. rows: of the call, where it might have been divided."""
+        with self._counted() as this:
+            if self._narrow is not None and not this.alone:
+                return self._timed(self._narrow, None, inputs, outputs)[0]
+            with self._turn:
+                made, seconds = self._timed(self.native, self._wide_pace, inputs, outputs)
+        known = self._wide_pace is None or self._wide_pace.knows(min(rows, most))
+        if not this.alone or (known and self.threads <= min(rows, most)):
+            self._owe(seconds)
+        return made
+
+    def _beside(self, inputs: Inputs, outputs: Sequence[str] | None) -> list[Array]:
+        """One run of several."""
+        with self._counted() as this:
+            made, seconds = self._timed(self._narrow, None, inputs, outputs)
+        # Alone, it was faster than such runs are.
+        if self._narrow_pace and 2 * this.at_once > self.threads:
+            self._narrow_pace.took(batch_rows(inputs), seconds)
+        return made
+
     @contextlib.contextmanager
-    def _counted(self) -> Iterator[int]:
-        """Count a run that is under way; how many there are now."""
-        with self._lock:
-            self._running += 1
-            running = self._running
+    def _counted(self) -> Iterator[_Run]:
+        """Count a run that is under way."""
+        this = _Run()
         try:
-            yield running
+            with self._lock:
+                this.alone = not self._running
+                self._running.add(this)
+                for one in self._running:
+                    one.at_once = max(one.at_once, len(self._running))
+            yield this
         finally:
             with self._lock:
-                self._running -= 1
+                self._running.discard(this)
 
     def _timed(
         self, session: Any, pace: Pace | None, inputs: Inputs, outputs: Sequence[str] | None
@@ -191,19 +202,36 @@ class CpuEngine:
             self._owed += seconds
             if self._decided or self._owed < PATIENCE * self._opening:
                 return
-            self._decided = True  # others go on meanwhile, and it is tried once
+            self._decided = True  # others go on meanwhile
         try:
             self._narrow = self._create(1)
-        except (ModelFileError, MemoryError) as error:
+        except Exception as error:  # this run is done, and the next ones go on as they did
             logger.debug("Runs stay one at a time: %s", error)
+        except BaseException:  # an interruption: another time
+            self._decided = False
+            raise
 
-    def _workers(self) -> ThreadPoolExecutor:
-        from concurrent.futures import ThreadPoolExecutor  # for streams alone: it takes 2 ms
+    def _ask_for_help(self, task: _Task) -> None:
+        """Have another thread do it, if there is one; who waits for it may come first."""
+        try:
+            from concurrent.futures import ThreadPoolExecutor  # for streams alone: it takes 2 ms
 
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(max(1, self.threads - 1), "gan-run")
-            return self._pool
+            with self._lock:
+                if self._helpers is None or self._helpers[0] != os.getpid():  # a fork leaves none
+                    self._helpers = os.getpid(), ThreadPoolExecutor(self.threads - 1, "gan-run")
+                pool = self._helpers[1]
+            pool.submit(task.do)
+        except (
+            RuntimeError
+        ):  # the interpreter ends, or no thread can be had; it keeps what it was given
+            self._helpers = None
+
+
+class _Run:
+    """A run that is under way. alone: it was when it began. at_once: how many there were with it, at most."""
+
+    def __init__(self) -> None:
+        self.alone, self.at_once = True, 0
 
 
 class _Task:
@@ -212,27 +240,38 @@ class _Task:
     def __init__(self, work: Callable[[], list[Array]]) -> None:
         from concurrent.futures import Future
 
-        self._work, self._claim = work, threading.Lock()
+        self._work: Callable[[], list[Array]] | None = work
+        self._claim = threading.Lock()
         self.result: Future[list[Array]] = Future()
 
     def do(self) -> bool:
         """Do it here, unless it has begun or was dropped."""
         if not self._claim.acquire(blocking=False):
             return False
+        work, self._work = self._work, None
+        assert work is not None
         try:
-            self.result.set_result(self._work())
+            self.result.set_result(work())
         except BaseException as error:
             self.result.set_exception(error)
             if not isinstance(error, Exception):  # an interruption, where the caller does it
                 raise
         return True
 
+    def take(self) -> list[Array]:
+        """Its outputs, when they are there, once: a pool that never comes to its work keeps the task."""
+        result = self.result.result()
+        del self.result
+        return result
+
     def drop(self) -> None:
-        self._claim.acquire(blocking=False)
+        """Let nobody begin it."""
+        if self._claim.acquire(blocking=False):
+            self._work = None
 
 
 def _oldest(pending: deque[_Task]) -> list[Array]:
     """The outputs of the first, taken from the others; until they are there, this thread does runs too."""
     while not pending[0].result.done() and any(task.do() for task in pending):
         pass
-    return pending.popleft().result.result()
+    return pending.popleft().take()

@@ -83,9 +83,8 @@ class Engine:
         """Rows of one run, by default."""
         return MICRO_BATCH
 
-    @property
-    def settled(self) -> bool:
-        """Whether `fitting` will stay as it is."""
+    def settled(self, most: int) -> bool:
+        """Whether `fitting` will stay as it is: always."""
         return True
 
     def fitting(self, most: int, rows: int, left: int) -> int:

@@ -196,7 +196,7 @@ class Generator:
         """
         count = check_integer("count", count, 1, MAX_COUNT)
         batches = self._batches(count, seed, start, label, truncation, noise)
-        return map(self._run_on_device, batches)
+        return self._run_on_device(batches, count)
 
     def images(
         self,
@@ -361,22 +361,25 @@ class Generator:
         truncation: float | None,
         each: bool,
     ) -> Iterator[dict[str, Array]]:
-        fields = self.signature.inputs
-        values = sum(field.size for field in fields if each or not is_shared(field))
+        values = sum(field.size for field in self.signature.inputs)
         begin, end, block = 0, 0, dict[str, Array]()
         for i, n in self._spans(count):
-            if i + n > end:  # drawn for several runs at once
+            if i + n > end:  # small ones are drawn for several runs at once
                 begin, end = i, min(i + max(n, BLOCK // max(values, 1)), count)
                 part = labels[begin:end] if labels is not None and labels.ndim else labels
                 indices = range(start + begin, start + end)
                 block = self._draw(seed, indices, part, truncation, each)
             yield {name: array[i - begin : i + n - begin] for name, array in block.items()}
 
-    def _run_on_device(self, inputs: Mapping[str, Array]) -> DeviceArray:
-        main = self.signature.main
-        (array,) = self._session.run_on_device(inputs, [main.name])
-        check_output(main, array.shape, batch_rows(inputs))
-        return array
+    def _run_on_device(
+        self, batches: Iterable[Mapping[str, Array]], rows: int
+    ) -> Iterator[DeviceArray]:
+        main, counts = self.signature.main, deque[int]()
+        for (array,) in self._session.stream_on_device(
+            _counting(batches, counts), [main.name], rows=rows, most=self.at_once()
+        ):
+            check_output(main, array.shape, counts.popleft())
+            yield array
 
     def run(
         self,
@@ -399,8 +402,7 @@ class Generator:
         counts = deque[int]()
 
         def given() -> Iterator[dict[str, Array]]:
-            for inputs in batches:
-                counts.append(batch_rows(inputs))
+            for inputs in _counting(batches, counts):
                 yield {
                     field.name: axes.padded(field, inputs[field.name], sizes)
                     if is_picture(field)
@@ -409,7 +411,7 @@ class Generator:
                 }
 
         names = [field.name for field in outputs]
-        for arrays in self._session.run_stream(given(), names, rows=rows, most=self._most(sizes)):
+        for arrays in self._session.run_stream(given(), names, rows=rows, most=self.at_once(sizes)):
             count = counts.popleft()
             for field, array in zip(outputs, arrays, strict=True):
                 check_output(field, array.shape, count, sizes)
@@ -535,13 +537,13 @@ class Generator:
         self, count: int, sizes: Mapping[str, int] | None = None
     ) -> Iterator[tuple[int, int]]:
         """First row and number of rows of each run, of `count` rows in all."""
-        most, first = self._most(sizes), 0
+        most, first = self.at_once(sizes), 0
         while first < count:
             rows = self._session.fitting(most, count, count - first)
             yield first, rows
             first += rows
 
-    def _most(self, sizes: Mapping[str, int] | None = None) -> int:
+    def at_once(self, sizes: Mapping[str, int] | None = None) -> int:
         """Rows that are computed at once."""
         known = {**self.signature.example_sizes, **(sizes or {})}
         values = math.prod(self.signature.main.shape_at(known))
@@ -562,6 +564,15 @@ class Generator:
             )
             for field in self.signature.inputs
         }
+
+
+def _counting(
+    batches: Iterable[Mapping[str, Array]], counts: deque[int]
+) -> Iterator[Mapping[str, Array]]:
+    """The same batches, and the samples of each."""
+    for inputs in batches:
+        counts.append(batch_rows(inputs))
+        yield inputs
 
 
 def check_generators(**roles: Generator) -> None:

@@ -7,7 +7,6 @@ differs between platforms. Knows nothing of models.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,8 @@ from .values import check_uint64
 
 VERSION = 1
 LATENT_STREAM, LABEL_STREAM, NOISE_STREAM = 0, 1, 16
-_OF_THREAD = threading.local()
+# Generators, each with a state to be given to it: to make one takes longer than to draw a latent.
+_UNUSED: list[tuple[np.random.Philox, Any]] = []
 _CHUNK = 16384  # words at a time: their temporaries stay in the processor's cache
 
 Words = NDArray[np.uint64]
@@ -31,24 +31,22 @@ def words(seed: int, stream: int, indices: Sequence[int], count: int) -> Words:
 
     seed, stream and each index are integers from 0 to 2^64 - 1; others raise `InputError`.
     """
-    bits, state = _philox()  # numpy counts up before it draws: counter 0 gives block 1 first
+    try:
+        bits, state = (
+            _UNUSED.pop()
+        )  # by nobody else: other threads, and handlers of signals, draw too
+    except IndexError:
+        bits = np.random.Philox(key=0)
+        state = dict(bits.state)
     counter, key = state["state"]["counter"], state["state"]["key"]
     key[:] = check_uint64("seed", seed), check_uint64("stream", stream)
     drawn = np.empty((len(indices), count), np.uint64)
     for row, index in enumerate(indices):
         counter[2] = check_uint64("index", index)
-        bits.state = state  # buffer_pos stays 4: the buffer counts as used up
+        bits.state = state  # buffer_pos stays 4, used up, and numpy counts up before it draws: block 1 is first
         drawn[row] = bits.random_raw(count)
+    _UNUSED.append((bits, state))
     return drawn
-
-
-def _philox() -> tuple[np.random.Philox, Any]:
-    """This thread's generator and a state to be given to it: to make one takes longer than to draw a latent."""
-    if not hasattr(_OF_THREAD, "philox"):
-        bits = np.random.Philox(key=0)
-        _OF_THREAD.philox = bits, dict(bits.state)
-    made: tuple[np.random.Philox, Any] = _OF_THREAD.philox
-    return made
 
 
 def normals(drawn: Words) -> NDArray[np.float32]:

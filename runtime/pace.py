@@ -25,16 +25,19 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._fastest: dict[int, float] = {}  # seconds of a run, by batch size
+        self._runs = dict.fromkeys(SIZES, 0)
         self._best, self._tried, self._missed = 1, 2, 0
         self._trials = {1: [0, math.inf], 2: [0, math.inf]}  # of these two, runs and the fastest
-        self._climbing, self._most = True, LARGEST
+        self._climbing = True
 
-    @property
-    def settled(self) -> bool:
-        """Whether larger batches were found not to pay, or may not be."""
-        return not self._climbing or self._tried > self._most
+    def knows(self, most: int) -> bool:
+        """Whether larger batches were found not to pay, or may not be: `most` at most."""
+        with self._lock:
+            if self._climbing and self._tried <= most:
+                return False
+            return any(runs >= TRIALS for size, runs in self._runs.items() if size <= most)
 
     def seconds(self, most: int) -> float:
         """Of a sample in a run of the best size so far, `most` at most; infinite before the first run."""
@@ -45,7 +48,6 @@ class Pace:
     def size(self, most: int) -> int:
         """How large the next batch should be, `most` at most."""
         with self._lock:
-            self._most = most
             if self._climbing and self._tried <= most:
                 return min(self._best, self._tried, key=lambda size: self._trials[size][0])
             return min(self._best, most)
@@ -55,6 +57,7 @@ class Pace:
         if count not in SIZES:
             return
         with self._lock:
+            self._runs[count] += 1
             self._fastest[count] = min(seconds, self._fastest.get(count, math.inf))
             if count in self._trials:
                 runs, fastest = self._trials[count]

@@ -6,6 +6,7 @@ The only module that imports onnxruntime, and only when a session is made.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -119,29 +120,35 @@ class Session:
             return self._engine.run_stream(batches, outputs, rows=rows, most=most)
         return self._engine.run_stream(batches, outputs)
 
-    def run_on_device(
-        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
-    ) -> list[DeviceArray]:
-        """As `run`, for arrays that stay where they were computed."""
-        if isinstance(self._engine, CpuEngine):
-            return [DeviceArray(array, array.shape) for array in self.run(inputs, outputs)]
+    def stream_on_device(
+        self,
+        batches: Iterable[Mapping[str, Array]],
+        outputs: Sequence[str] | None = None,
+        *,
+        rows: int,
+        most: int,
+    ) -> Iterator[list[DeviceArray]]:
+        """As `run_stream`, for arrays that stay where they were computed."""
+        engine = self._engine
+        if isinstance(engine, CpuEngine):
+            made = engine.run_stream(batches, outputs, rows=rows, most=most)
+            return ([DeviceArray(array, array.shape) for array in arrays] for arrays in made)
         if not hasattr(self._ort.OrtValue, "__dlpack__"):
             raise DeviceUnavailableError(
                 "Images cannot be handed over on the device",
                 seen=f"onnxruntime {self._ort.__version__} has no DLPack",
                 repair="pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31', or use stream()",
             )
-        return self._engine.run_on_device(inputs, outputs)
+        return (engine.run_on_device(inputs, outputs) for inputs in batches)
 
     @property
     def most(self) -> int:
         """Rows that are computed at once, by default."""
         return self._engine.most
 
-    @property
-    def settled(self) -> bool:
-        """Whether `fitting` will stay as it is."""
-        return self._engine.settled
+    def settled(self, most: int) -> bool:
+        """Whether `fitting` will stay as it is. most: rows that are computed at once."""
+        return self._engine.settled(most)
 
     def fitting(self, most: int, rows: int, left: int) -> int:
         """Rows of the next run: on CUDA a batch size that it has buffers for, so that none is padded; on a CPU what
@@ -162,7 +169,7 @@ class Session:
                 log = logger.warning if importable_gpu_package() else logger.info
                 log("Sampling on the CPU: %s", error)
         engine = CpuEngine(
-            lambda threads: self._create(data, [CPU], threads),
+            functools.partial(_create, self._ort, data, [CPU], self._profile),
             self.threads,
             divided=self._divided,
             paced=self._paced,
@@ -178,7 +185,7 @@ class Session:
         check_version(self._ort)
         session, graphs = open_cuda(
             self._ort,
-            lambda providers: self._create(data, providers, self.threads),
+            lambda providers: _create(self._ort, data, providers, self._profile, self.threads),
             index,
             options,
             example=example,
@@ -202,34 +209,36 @@ class Session:
         report_placement(session)
         return engine
 
-    def _create(self, data: bytes, providers: list[Any], threads: int) -> Any:
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        if self._profile is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(self._profile / "profile")
-        options.log_severity_level = 4  # the reason comes as an exception, not on stderr
-        # Threads spin while a run is in flight, and so long after it that the next one of a stream finds them awake.
-        bounded = version_of(self._ort) >= SPIN_BOUND_SINCE
-        spinning = ("intra_op.spin_duration_us", "200") if bounded else ("force_spinning_stop", "1")
-        options.add_session_config_entry(f"session.{spinning[0]}", spinning[1])
-        if providers != [CPU]:
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        try:
-            return self._ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
-        except Exception as error:  # onnxruntime's own errors derive from Exception alone
-            if providers == [CPU]:
-                check_packages()
-                check_version(self._ort)
-                raise ModelFileError(
-                    "onnxruntime refused the model",
-                    seen=native_words(error),
-                    repair="The file is damaged, or made for a newer onnxruntime: export it again",
-                ) from error
-            raise DeviceUnavailableError(
-                "onnxruntime made no CUDA session", seen=native_words(error), repair=ACCEPT_CPU
+
+def _create(ort: Any, data: bytes, providers: list[Any], profile: Path | None, threads: int) -> Any:
+    """onnxruntime's session."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / "profile")
+    options.log_severity_level = 4  # the reason comes as an exception, not on stderr
+    # Threads spin while a run is in flight, and so long after it that the next one of a stream finds them awake.
+    bounded = version_of(ort) >= SPIN_BOUND_SINCE
+    spinning = ("intra_op.spin_duration_us", "200") if bounded else ("force_spinning_stop", "1")
+    options.add_session_config_entry(f"session.{spinning[0]}", spinning[1])
+    if providers != [CPU]:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        return ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's own errors derive from Exception alone
+        if providers == [CPU]:
+            check_packages()
+            check_version(ort)
+            raise ModelFileError(
+                "onnxruntime refused the model",
+                seen=native_words(error),
+                repair="The file is damaged, or made for a newer onnxruntime: export it again",
             ) from error
+        raise DeviceUnavailableError(
+            "onnxruntime made no CUDA session", seen=native_words(error), repair=ACCEPT_CPU
+        ) from error
 
 
 def check_device(device: str) -> None:

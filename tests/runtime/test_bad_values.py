@@ -294,7 +294,7 @@ for part, kind in RECORDS.items():
 
 # Not called by an application: they take what is checked already, or made by us.
 INNER = {
-    "Generator.run", "Generator.run_stream", "Generator.bounded", "Generator.labels", "Generator.drawn",
+    "Generator.run", "Generator.run_stream", "Generator.bounded", "Generator.at_once", "Generator.labels", "Generator.drawn",
     "DeviceArray", "Signature.input", "Field.shape_at",
 }  # fmt: skip
 

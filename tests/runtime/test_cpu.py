@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gan.runtime import Generator, ModelFileError
+from gan.runtime import DeviceUnavailableError, Generator, ModelFileError
 from gan.runtime.cpu import CpuEngine
 from gan.runtime.inputs import Array
 from gan.runtime.pace import OVERHEAD
@@ -52,9 +57,14 @@ class Machine:
         """An engine whose second session is there."""
         engine = self.engine(threads, paced=paced)
         engine._opening = 0.0
-        engine.run(batch(0, threads))
+        for _ in range(200):
+            rows = engine.fitting(64, 64, 64)
+            list(engine.run_stream(iter([batch(0, rows)]), rows=64, most=64))
+            if engine._narrow is not None:
+                break
         assert self.made == [threads, 1]
         self.runs.clear()
+        self.at_once.clear()
         return engine
 
 
@@ -105,7 +115,7 @@ def test_side_by_side_are_as_many_runs_as_threads(machine: Machine) -> None:
     engine, meet = machine.opened(3), threading.Barrier(3)
     machine.during = lambda threads, value: meet.wait(5)  # raises where the others never come
     streamed(engine, batches(*[1] * 9))
-    assert {threads for threads, _ in machine.runs} == {1} and machine.at_once == {3: 1, 1: 3}
+    assert {threads for threads, _ in machine.runs} == {1} and machine.at_once == {1: 3}
     assert len(machine.names) == 3 and threading.current_thread().name in machine.names
 
 
@@ -117,9 +127,9 @@ def test_the_second_session_is_opened_when_runs_took_ten_times_as_long(machine: 
         patch.setattr("gan.runtime.cpu.time.perf_counter", lambda: next(clock))
         for i in range(3):
             streamed(engine, batches(4))
-            assert machine.made == [2] and not engine.settled, i
+            assert machine.made == [2] and not engine.settled(64), i
         streamed(engine, batches(4))
-        assert machine.made == [2, 1] and engine.settled
+        assert machine.made == [2, 1] and engine.settled(64)
         streamed(engine, batches(1, 1, 1, 1))
     assert [threads for threads, _ in machine.runs[-4:]] == [1] * 4
     assert machine.made == [2, 1]  # once
@@ -140,7 +150,58 @@ def test_what_may_not_be_divided_runs_on_all_threads_for_ever(machine: Machine) 
     engine = machine.engine(divided=False)
     engine._opening = 0.0
     streamed(engine, batches(*[4] * 10))
-    assert machine.made == [2] and engine.settled and {t for t, _ in machine.runs} == {2}
+    assert machine.made == [2] and engine.settled(64) and {t for t, _ in machine.runs} == {2}
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_where_a_thread_could_have_no_row_none_is_opened(machine: Machine, most: int) -> None:
+    engine = machine.engine(4)
+    engine._opening = 0.0
+    list(engine.run_stream(iter(batches(*[most] * 20)), rows=20 * most, most=most))
+    engine.run(batch(0, 40))  # nor for a batch that its caller wants in one run
+    assert machine.made == [4]
+
+
+def test_none_is_opened_before_it_is_known_what_all_threads_can_do(machine: Machine) -> None:
+    engine = machine.engine(2, paced=True)
+    engine._opening = 0.0
+    assert engine._wide_pace
+    while not engine._wide_pace.knows(64):
+        assert machine.made == [2]
+        list(engine.run_stream(iter([batch(0, engine.fitting(64, 99, 99))]), rows=99, most=64))
+    list(engine.run_stream(iter([batch(0, 4)]), rows=99, most=64))
+    assert machine.made == [2, 1]
+
+
+def waits(wide: float, narrow: float) -> Callable[[int, int], object]:
+    """Seconds of a run of either session."""
+    return lambda threads, value: threading.Event().wait(narrow if threads == 1 else wide)
+
+
+def sized(engine: CpuEngine, rows: int) -> Iterator[dict[str, Array]]:
+    """The batches that a generator would make of so many rows."""
+    left = rows
+    while left:
+        yield batch(0, size := engine.fitting(64, rows, left))
+        left -= size
+
+
+@pytest.mark.parametrize("rows", [2, 3, 10, 33])
+def test_where_it_is_slower_side_by_side_that_is_found_in_calls_of_any_size(
+    machine: Machine, rows: int
+) -> None:
+    engine = machine.opened(2, paced=True)
+    machine.during = waits(0.0005, 0.005)
+    for _ in range(40):
+        list(engine.run_stream(sized(engine, rows), rows=rows, most=64))
+    assert {threads for threads, _ in machine.runs[-2:]} == {2}
+
+
+def test_in_the_middle_of_a_stream_too(machine: Machine) -> None:
+    engine = machine.opened(2, paced=True)
+    machine.during = waits(0.0005, 0.005)
+    list(engine.run_stream(sized(engine, 3_000), rows=3_000, most=64))
+    assert machine.runs[0][0] == 1 and machine.runs[-1][0] == 2
 
 
 def test_one_thread_has_one_session(machine: Machine) -> None:
@@ -150,7 +211,9 @@ def test_one_thread_has_one_session(machine: Machine) -> None:
     assert machine.made == [1] and machine.names == {threading.current_thread().name}
 
 
-@pytest.mark.parametrize("error", [MemoryError(), ModelFileError("refused")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ModelFileError("refused"), DeviceUnavailableError("two packages")]
+)
 def test_a_second_session_that_cannot_be_had_is_gone_without(
     machine: Machine, error: Exception
 ) -> None:
@@ -164,6 +227,20 @@ def test_a_second_session_that_cannot_be_had_is_gone_without(
     engine._create = refuse
     assert len(streamed(engine, batches(*[1] * 10))) == 10
     assert machine.made == [2, 1] and {t for t, _ in machine.runs} == {2}
+
+
+def test_an_interruption_while_it_is_opened_only_puts_it_off(machine: Machine) -> None:
+    engine, create = machine.engine(), machine.create
+    engine._opening = 0.0
+
+    def interrupt(threads: int) -> Any:
+        raise KeyboardInterrupt
+
+    engine._create = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        streamed(engine, batches(1, 1))
+    engine._create = create
+    assert len(streamed(engine, batches(1, 1))) == 2 and machine.made == [2, 1]
 
 
 def at_once(*works: Callable[[], object]) -> None:
@@ -247,7 +324,7 @@ def test_a_run_that_fails_is_an_error_in_its_place(machine: Machine, ready: bool
     assert [int(next(stream)[0][0, 0]) for _ in range(2)] == [0, 2]
     with pytest.raises(ModelFileError, match=r"failed while it ran the model\. bad allocation"):
         next(stream)
-    assert engine._running == 0
+    assert not engine._running
     machine.during = lambda threads, value: None
     assert len(streamed(engine, batches(1, 1, 1))) == 3  # it goes on
 
@@ -325,10 +402,11 @@ def test_where_times_are_known_they_say_when_to_divide(
 ) -> None:
     engine = machine.opened(2, paced=True)
     assert engine._wide_pace and engine._narrow_pace
+    assert engine._wide_pace.knows(64)  # it would learn no more
     engine._wide_pace._fastest = {1: wide}
     assert engine._divides(2, 64) and not engine._divides(1, 64)  # until they are
-    while not engine.settled:
-        size = engine._narrow_pace.size(64)
+    while not engine.settled(64):
+        size = engine._narrow_pace.size(32)
         engine._narrow_pace.took(size, narrow * size)
     found = [rows for rows in range(1, 41) if engine._divides(rows, 64)]
     assert found == [n for n in range(1, 41) if -(-n // 2) * narrow + OVERHEAD < n * wide]
@@ -360,7 +438,7 @@ def test_a_size_that_was_asked_for_is_run_one_at_a_time(labelled: bytes) -> None
     assert isinstance(engine, CpuEngine)
     engine._opening = 0.0
     assert [len(images) for images in generator.stream(20, seed=0)] == [3] * 6 + [2]
-    assert engine.settled and engine._narrow is (engine.native if engine.threads == 1 else None)
+    assert engine.settled(64) and engine._narrow is (engine.native if engine.threads == 1 else None)
 
 
 def test_who_wants_one_session_has_one(labelled: bytes) -> None:
@@ -383,4 +461,69 @@ def test_a_file_of_other_bytes_with_other_threads_or_batches_is_not_divided(
     assert isinstance(engine, CpuEngine)
     engine._opening = 0.0
     generator.sample(100, seed=0)
-    assert engine._narrow is None and engine.settled
+    assert engine._narrow is None and engine.settled(64)
+
+
+def test_a_generator_that_is_dropped_is_gone_with_all_its_sessions(labelled: bytes) -> None:
+    exact = with_metadata(labelled, parity=EXACT)
+    gc.collect()
+    gc.disable()
+    try:
+        generator = Generator(exact, device="cpu", threads=2)
+        engine = generator.session._engine
+        assert isinstance(engine, CpuEngine)
+        engine._opening = 0.0
+        while not engine.settled(64):
+            generator.sample(64, seed=0)
+        gone = [weakref.ref(one) for one in (generator, engine, engine.native, engine._narrow)]
+        del generator, engine
+        assert [one() for one in gone] == [None] * 4
+    finally:
+        gc.enable()
+
+
+ALONE = """
+import atexit, os, sys
+from gan.runtime import Generator
+
+generator = Generator(sys.argv[1], device="cpu", threads=2)
+engine = generator.session._engine
+
+def side_by_side():
+    return [int(images.sum()) for images in generator.stream(300, seed=1)]
+
+def at_exit():
+    print(sum(side_by_side()), flush=True)
+
+if sys.argv[2] == "early":  # before helpers are there
+    atexit.register(at_exit)
+engine._opening = 0.0
+while engine._narrow is None:
+    generator.sample(2, seed=0)
+if sys.argv[2] == "late":
+    side_by_side()
+    atexit.register(at_exit)
+if sys.argv[2] == "fork":
+    side_by_side()
+    child = os.fork()
+    if not child:
+        print(sum(side_by_side()), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+if sys.argv[2] == "thread":
+    import threading
+    threading.Thread.start = lambda self: (_ for _ in ()).throw(RuntimeError("can't start new thread"))
+    print(sum(side_by_side()), flush=True)
+"""
+
+
+@pytest.mark.parametrize("where", ["early", "late", "fork", "thread"])
+def test_it_samples_at_exit_in_a_forked_child_and_where_no_thread_can_be_had(
+    labelled: bytes, tmp_path: Path, where: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(with_metadata(labelled, parity=EXACT))
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(path), where]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    expected = Generator(path, device="cpu", threads=1).sample(300, seed=1).sum(dtype=np.int64)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{expected}\n", "")

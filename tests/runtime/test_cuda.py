@@ -219,11 +219,11 @@ def test_arrays_on_the_device_need_an_onnxruntime_that_has_dlpack(
 ) -> None:
     opened = open_session()
     with pytest.raises(DeviceUnavailableError) as caught:
-        opened.run_on_device(EXAMPLE)
+        opened.stream_on_device([EXAMPLE], rows=1, most=1)
     assert caught.value.seen == "onnxruntime 1.99 has no DLPack"
     assert "onnxruntime-gpu[cuda,cudnn]>=1.31" in caught.value.repair
     monkeypatch.setattr(FakeValue, "__dlpack__", lambda *_, **__: None, raising=False)
-    (array,) = opened.run_on_device(EXAMPLE)
+    ((array,),) = opened.stream_on_device([EXAMPLE], rows=1, most=1)
     assert array.shape == (1, 2)
 
 

@@ -8,6 +8,8 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +118,28 @@ def test_each_row_belongs_to_its_index_in_any_order() -> None:
     drawn = latents.words(5, 16, [9, 2, 9, 0], 6)
     assert drawn.dtype == np.uint64
     assert drawn.tolist() == [reference_words(5, 16, index, 6) for index in (9, 2, 9, 0)]
+
+
+def test_a_draw_in_the_middle_of_another_changes_neither() -> None:
+    """As by the handler of a signal, or by another thread."""
+
+    class Drawing(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            for index in super().__iter__():
+                inner.append(latents.words(9, 4, [index], 5))
+                yield index
+
+    inner: list[Any] = []
+    outer = latents.words(3, 1, Drawing([5, 6, 7]), 4)
+    assert np.array_equal(outer, latents.words(3, 1, [5, 6, 7], 4))
+    assert np.array_equal(np.concatenate(inner), latents.words(9, 4, [5, 6, 7], 5))
+
+
+def test_after_a_refused_index_the_next_words_are_right() -> None:
+    expected = latents.words(3, 1, [5], 4)
+    with pytest.raises(InputError):
+        latents.words(8, 2, [1, -1], 4)
+    assert np.array_equal(latents.words(3, 1, [5], 4), expected)
 
 
 def test_no_index_gives_no_row() -> None:

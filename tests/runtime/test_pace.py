@@ -72,16 +72,24 @@ def test_it_stays_within_what_is_allowed(most: int) -> None:
 def test_where_larger_ones_are_not_allowed_it_is_settled_until_they_are() -> None:
     pace = Pace()
     for _ in range(TRIALS):
-        assert not pace.settled
+        assert not pace.knows(64)
         for size in (1, 2):
             pace.took(size, 1e-6 * size)
-    assert pace.size(3) == 2 and pace.settled
-    assert pace.size(4) in (2, 4) and not pace.settled
+    assert pace.size(3) == 2 and pace.knows(3)
+    assert pace.size(4) in (2, 4) and not pace.knows(4)
+
+
+def test_without_a_run_nothing_is_known_of_one_size_either() -> None:
+    pace = Pace()
+    for _ in range(TRIALS):
+        assert not pace.knows(1)
+        pace.took(1, 0.1)
+    assert pace.knows(1) and not pace.knows(2)
 
 
 def test_a_slow_run_of_a_good_size_is_forgotten_by_a_fast_one() -> None:
     pace = Pace()
-    while not pace.settled:
+    while not pace.knows(64):
         size = pace.size(64)
         slow = pace._trials[size][0] < TRIALS - 1
         pace.took(size, (10 if slow else 1) * saturating(size))
@@ -106,7 +114,7 @@ def test_it_tells_the_seconds_of_a_sample() -> None:
 def test_what_it_settles_on_is_about_the_best_of_what_it_tried(times: list[float]) -> None:
     taken = dict(zip(SIZES, times, strict=True))
     pace, tried = Pace(), set()
-    while not pace.settled:
+    while not pace.knows(64):
         tried.add(pace.size(64))
         pace.took(pace.size(64), taken[pace.size(64)])
     cost = {size: (taken[size] + OVERHEAD) / size for size in tried}
