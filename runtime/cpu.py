@@ -29,6 +29,9 @@ logger = logging.getLogger("gan.runtime")
 
 MICRO_BATCH = 16  # rows of one run at most, where no better number is found or given
 PATIENCE = 10  # times as long as opening took, before it is done a second time
+DOUBT = (
+    1.05  # times measured at different moments differ by as much, and equal parts are mostly sooner
+)
 Inputs = Mapping[str, Array]
 
 
@@ -139,7 +142,7 @@ class CpuEngine:
         if not self._narrow_pace.knows(min(share, most // self.threads)):
             return rows >= self.threads
         wide, narrow = self._wide_pace.seconds(rows), self._narrow_pace.seconds(share)
-        return share * narrow + OVERHEAD < rows * wide
+        return share * narrow + OVERHEAD < DOUBT * rows * wide
 
     def _run(
         self, inputs: Inputs, outputs: Sequence[str] | None, *, rows: int = 0, most: int = 0

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gan.runtime import DeviceUnavailableError, Generator, ModelFileError
-from gan.runtime.cpu import CpuEngine
+from gan.runtime.cpu import DOUBT, CpuEngine
 from gan.runtime.inputs import Array
 from gan.runtime.pace import OVERHEAD
 
@@ -392,7 +392,7 @@ def test_what_is_computed_at_once_is_bounded_over_all_threads(machine: Machine) 
 @pytest.mark.parametrize(
     ("wide", "narrow", "divided"),
     [
-        (1.0, 2.0, []),  # no gain at all
+        (1.0, 2.2, []),
         (1.0, 1.7, [n for n in range(1, 41) if n % 2 == 0]),
         (1.0, 0.9, list(range(2, 41))),  # two of them are sooner than one on both
     ],
@@ -409,7 +409,7 @@ def test_where_times_are_known_they_say_when_to_divide(
         size = engine._narrow_pace.size(32)
         engine._narrow_pace.took(size, narrow * size)
     found = [rows for rows in range(1, 41) if engine._divides(rows, 64)]
-    assert found == [n for n in range(1, 41) if -(-n // 2) * narrow + OVERHEAD < n * wide]
+    assert found == [n for n in range(1, 41) if -(-n // 2) * narrow + OVERHEAD < DOUBT * n * wide]
     assert set(divided) <= set(found) and (divided or not found)
 
 
