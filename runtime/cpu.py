@@ -29,9 +29,7 @@ logger = logging.getLogger("gan.runtime")
 
 MICRO_BATCH = 16  # rows of one run at most, where no better number is found or given
 PATIENCE = 10  # times as long as opening took, before it is done a second time
-DOUBT = (
-    1.05  # times measured at different moments differ by as much, and equal parts are mostly sooner
-)
+DOUBT = 1.05  # times of different moments differ by as much, and equal parts are mostly sooner
 Inputs = Mapping[str, Array]
 
 
@@ -53,9 +51,7 @@ class CpuEngine:
         self._lock = threading.RLock()  # of what follows
         self._running, self._owed = set[_Run](), 0.0
         self._decided = threads == 1 or not divided  # whether there will be a second session
-        self._helpers: tuple[int, ThreadPoolExecutor] | None = (
-            None  # of the process with that number
-        )
+        self._helpers: tuple[int, ThreadPoolExecutor] | None = None  # and of which process
         self._turn = threading.RLock()  # two runs on all threads at once hinder each other
 
     @property
@@ -107,7 +103,7 @@ class CpuEngine:
         failed: Exception | None = None
         waiting = iter(batches)
         try:
-            while failed is None:
+            while True:
                 try:
                     inputs = next(waiting)
                 except StopIteration:

@@ -37,10 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gan.runtime")
 
 OLDEST = (1, 25)  # onnxruntime; older ones have known holes
-SPIN_BOUND_SINCE = (
-    1,
-    26,
-)  # of onnxruntime; an older one takes the option in silence, and spins for ever
+SPIN_BOUND_SINCE = (1, 26)  # an older onnxruntime takes the option in silence, and spins for ever
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 
