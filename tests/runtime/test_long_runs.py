@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TORTURE
+from .conftest import TORTURE, with_metadata
 
 CALLS = 10_000 if TORTURE else 600
 CALLING = """
@@ -58,8 +58,14 @@ def number_from(code: str, *arguments: str) -> float:
 
 
 @pytest.mark.torture
-def test_memory_is_flat_over_calls_of_mixed_sizes(labelled_path: Path) -> None:
-    assert number_from(CALLING, str(labelled_path), str(CALLS)) < 4.0  # MiB
+@pytest.mark.parametrize("across", [0.0, 1e-9], ids=["side by side", "one at a time"])
+def test_memory_is_flat_over_calls_of_mixed_sizes(
+    labelled: bytes, tmp_path: Path, across: float
+) -> None:
+    exactness = {"across_batches": across, "across_threads": across}
+    path = tmp_path / "m.onnx"
+    path.write_bytes(with_metadata(labelled, parity={"exactness": exactness}))
+    assert number_from(CALLING, str(path), str(CALLS)) < 4.0  # MiB
 
 
 def test_threads_sleep_between_twenty_calls_a_second(labelled_path: Path) -> None:
