@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gan.runtime")
 
 MICRO_VALUES = 16 * 3 * 256 * 256  # of the main output of one run, at most
-BLOCK = 1 << 13  # values that are drawn at once, at least
+BLOCK = 1 << 13  # values that are drawn at once, for whole runs
 MAX_COUNT = 2**63 - 1
 
 
@@ -361,11 +361,11 @@ class Generator:
         truncation: float | None,
         each: bool,
     ) -> Iterator[dict[str, Array]]:
-        values = sum(field.size for field in self.signature.inputs)
+        values = max(1, sum(field.size for field in self.signature.inputs))
         begin, end, block = 0, 0, dict[str, Array]()
         for i, n in self._spans(count):
             if i + n > end:  # small ones are drawn for several runs at once
-                begin, end = i, min(i + max(n, BLOCK // max(values, 1)), count)
+                begin, end = i, min(i + n * max(1, BLOCK // (values * n)), count)
                 part = labels[begin:end] if labels is not None and labels.ndim else labels
                 indices = range(start + begin, start + end)
                 block = self._draw(seed, indices, part, truncation, each)

@@ -702,6 +702,25 @@ def test_large_images_and_limits_bound_the_size_that_is_found(
     assert sizes[: 2 * TRIALS] == [1, 2] * TRIALS and set(sizes[2 * TRIALS : -1]) == {2}
 
 
+def test_what_is_drawn_at_once_is_bounded_with_what_images_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator, drawn = opened(tiny_model(**SHARED), micro_batch=2), list[int]()
+    values = sum(field.size for field in generator.signature.inputs)
+    draw = Generator._draw
+
+    def watched(self: Generator, seed: int, indices: range, *rest: Any) -> Run:
+        drawn.append(len(indices))
+        return draw(self, seed, indices, *rest)
+
+    monkeypatch.setattr(Generator, "_draw", watched)
+    for most, expected in ((0, [2] * 10), (5 * values, [4] * 5), (10**6, [20])):
+        monkeypatch.setattr("gan.runtime.generator.BLOCK", most)
+        drawn.clear()
+        assert len(list(generator.stream(20, seed=0))) == 10
+        assert drawn == expected
+
+
 # Interpolation.
 
 
