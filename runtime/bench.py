@@ -311,8 +311,7 @@ def settle(generator: Generator) -> int:
     end = time.perf_counter() + SETTLING
     most = generator.at_once(generator.signature.example_sizes)
     while not generator.session.settled(most) and time.perf_counter() < end:
-        rows = generator.micro_batch * generator.session.threads
-        generator(**example_inputs(generator, rows))
+        generator(**example_inputs(generator, most))
     return generator.micro_batch
 
 

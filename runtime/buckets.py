@@ -15,6 +15,7 @@ import numpy as np
 from .inputs import Array
 
 T = TypeVar("T")
+MICRO_BATCH = 16  # rows of one run at most, where no better number is found or given
 NO_GRAPH = -1  # onnxruntime's word for a run that neither captures nor replays
 Key = tuple[Hashable, ...]
 

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .buckets import MICRO_BATCH
 from .errors import ModelFileError
 from .inputs import Array, batch_rows
 from .pace import LARGEST, OVERHEAD, Pace
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gan.runtime")
 
-MICRO_BATCH = 16  # rows of one run at most, where no better number is found or given
 PATIENCE = 10  # times as long as opening took, before it is done a second time
 DOUBT = 1.05  # times of different moments differ by as much, and equal parts are mostly sooner
 Inputs = Mapping[str, Array]
 
 
 class CpuEngine:
-    """Runs one graph on a CPU. All methods may be called from several threads at once, and from a signal's handler."""
+    """Runs one graph on a CPU. All methods may be called from several threads at once."""
 
     def __init__(
         self, create: Callable[[int], Any], threads: int, *, divided: bool, paced: bool
@@ -48,6 +48,7 @@ class CpuEngine:
         self._create, self.threads = create, threads
         self._narrow: Any = self.native if threads == 1 else None  # of one thread
         self._wide_pace, self._narrow_pace = (Pace() if paced else None for _ in range(2))
+        # Both locks let a thread in again: the handler of a signal may run the graph too.
         self._lock = threading.RLock()  # of what follows
         self._running, self._owed = set[_Run](), 0.0
         self._decided = threads == 1 or not divided  # whether there will be a second session
@@ -61,10 +62,10 @@ class CpuEngine:
 
     def settled(self, most: int) -> bool:
         """Whether `fitting` will stay as it is. most: rows that are computed at once."""
-        if self._narrow is None or self.threads == 1:
-            return self._decided and (self._wide_pace is None or self._wide_pace.knows(most))
-        share = most // self.threads
-        return self._narrow_pace is None or share == 0 or self._narrow_pace.knows(share)
+        if self._narrow is None or not 1 < self.threads <= most:
+            decided = self._decided or self.threads > most
+            return decided and (self._wide_pace is None or self._wide_pace.knows(most))
+        return self._narrow_pace is None or self._narrow_pace.knows(most // self.threads)
 
     def fitting(self, most: int, rows: int, left: int) -> int:
         """Rows of the next run. most: that are computed at once. rows: of the whole call, of which some are left."""
@@ -76,14 +77,6 @@ class CpuEngine:
             rounds = -(-rows // (self.threads * share))
             return min(-(-rows // (self.threads * rounds)), left)  # all threads end together
         return min(self._narrow_pace.size(share), left)
-
-    def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> list[Array]:
-        """The named outputs for a batch [B, ...] of every input; all outputs by default: on all threads if no other
-        run is under way.
-
-        Raises `ModelFileError` for a graph that fails.
-        """
-        return self._run(inputs, outputs)
 
     def run_stream(
         self,
@@ -119,7 +112,7 @@ class CpuEngine:
                     continue
                 while pending:
                     yield _oldest(pending)
-                yield self._run(inputs, outputs, rows=rows, most=most)
+                yield self.run(inputs, outputs, rows=rows, most=most)
             while pending:
                 yield _oldest(pending)
         finally:
@@ -140,10 +133,19 @@ class CpuEngine:
         wide, narrow = self._wide_pace.seconds(rows), self._narrow_pace.seconds(share)
         return share * narrow + OVERHEAD < DOUBT * rows * wide
 
-    def _run(
-        self, inputs: Inputs, outputs: Sequence[str] | None, *, rows: int = 0, most: int = 0
+    def run(
+        self,
+        inputs: Inputs,
+        outputs: Sequence[str] | None = None,
+        *,
+        rows: int = 0,
+        most: int = 0,
     ) -> list[Array]:
-        """One run, in this thread. rows: of the call, where it might have been divided."""
+        """The named outputs for a batch [B, ...] of every input; all outputs by default: in this thread, on all of the
+        engine's if no other run is under way. rows, most: of the call, where it might have been divided.
+
+        Raises `ModelFileError` for a graph that fails.
+        """
         with self._counted() as this:
             if self._narrow is not None and not this.alone:
                 return self._timed(self._narrow, None, inputs, outputs)[0]
@@ -220,9 +222,8 @@ class CpuEngine:
                     self._helpers = os.getpid(), ThreadPoolExecutor(self.threads - 1, "gan-run")
                 pool = self._helpers[1]
             pool.submit(task.do)
-        except (
-            RuntimeError
-        ):  # the interpreter ends, or no thread can be had; it keeps what it was given
+        except RuntimeError:
+            # The interpreter ends, or no thread can be had. The pool would keep what it was given.
             self._helpers = None
 
 

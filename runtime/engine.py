@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .buckets import (
+    MICRO_BATCH,
     NO_GRAPH,
     GraphIds,
     Recent,
@@ -28,7 +29,6 @@ from .buckets import (
     pad_rows,
     whole_bucket,
 )
-from .cpu import MICRO_BATCH
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError
 from .inputs import Array

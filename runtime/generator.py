@@ -14,8 +14,7 @@ import numpy as np
 
 from . import asked, axes
 from .asked import Label, Noise
-from .buckets import batch_buckets
-from .cpu import MICRO_BATCH
+from .buckets import MICRO_BATCH, batch_buckets
 from .cuda import CudaOptions
 from .device_array import DeviceArray
 from .errors import InputError
@@ -544,7 +543,7 @@ class Generator:
             first += rows
 
     def at_once(self, sizes: Mapping[str, int] | None = None) -> int:
-        """Rows that are computed at once."""
+        """Rows that are computed at once, at most. sizes: of the dynamic axes."""
         known = {**self.signature.example_sizes, **(sizes or {})}
         values = math.prod(self.signature.main.shape_at(known))
         most = self._asked or max(1, min(self._session.most, MICRO_VALUES // max(values, 1)))

@@ -31,10 +31,8 @@ def words(seed: int, stream: int, indices: Sequence[int], count: int) -> Words:
 
     seed, stream and each index are integers from 0 to 2^64 - 1; others raise `InputError`.
     """
-    try:
-        bits, state = (
-            _UNUSED.pop()
-        )  # by nobody else: other threads, and handlers of signals, draw too
+    try:  # one that nobody else has: other threads, and handlers of signals, draw too
+        bits, state = _UNUSED.pop()
     except IndexError:
         bits = np.random.Philox(key=0)
         state = dict(bits.state)

@@ -24,7 +24,7 @@ SHAPES = """AffineGrid ArgMax ArgMin CenterCropPad Compress Concat Constant Cons
     ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Reshape ReverseSequence
     ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze"""
 OPERATORS = frozenset(f"{ELEMENTWISE} {LAYERS} {SHAPES}".split())
-TERM = r"[a-zA-Z]*(?:\.\.\.)?[a-zA-Z]*"
+TERM = r"[a-zA-Z]*(?:\.\.\.[a-zA-Z]*)?"  # one way only to read a text: others would take ages
 EQUATION = re.compile(rf"({TERM}(?:,{TERM})*)(?:->{TERM})?")
 LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
@@ -53,7 +53,7 @@ ALWAYS_FLOAT = frozenset(f"{CONTINUOUS}".split())
 
 
 class Constant(NamedTuple):
-    """A constant of a graph. values: where they are few integers; None where they are floats. axes: their number."""
+    """A constant of a graph. values: where they are few integers; None where they are floats. axes: how many it has."""
 
     values: frozenset[int] | None
     axes: int = 0

@@ -10,9 +10,7 @@ import threading
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 LARGEST = SIZES[-1]
-TRIALS = (
-    5  # runs of each of two sizes; the fastest counts, since a busy machine only ever slows one
-)
+TRIALS = 5  # runs of each of two sizes; the fastest counts: a busy machine only ever slows one
 MISSES = 2  # sizes in a row that do not pay, before no larger one is tried
 GAIN = 0.01  # of the time of a sample, by which a larger batch must be better: it takes more memory
 OVERHEAD = 2.5e-4  # seconds that a batch costs outside its run: drawing, checking, handing on

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .buckets import batch_buckets
-from .cpu import MICRO_BATCH, CpuEngine
+from .buckets import MICRO_BATCH, batch_buckets
+from .cpu import CpuEngine
 from .cuda import CPU, CudaOptions, open_cuda, report_placement, unavailable
 from .device_array import DeviceArray
 from .errors import DeviceUnavailableError, InputError, ModelFileError, shown

@@ -32,9 +32,8 @@ class First(nn.Module):
 
 
 def attend(x: Tensor) -> Tensor:
-    q = (
-        x.flatten(2).transpose(1, 2).unflatten(2, (2, 4)).transpose(1, 2)
-    )  # (B, heads, H*W, C/heads)
+    q = x.flatten(2).transpose(1, 2)  # (B, H*W, C)
+    q = q.unflatten(2, (2, 4)).transpose(1, 2)  # (B, heads, H*W, C/heads)
     return functional.scaled_dot_product_attention(q, q, q)
 
 

@@ -160,6 +160,7 @@ def test_where_a_thread_could_have_no_row_none_is_opened(machine: Machine, most:
     list(engine.run_stream(iter(batches(*[most] * 20)), rows=20 * most, most=most))
     engine.run(batch(0, 40))  # nor for a batch that its caller wants in one run
     assert machine.made == [4]
+    assert engine.settled(most) and not engine.settled(4)
 
 
 def test_none_is_opened_before_it_is_known_what_all_threads_can_do(machine: Machine) -> None:

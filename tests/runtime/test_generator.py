@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gan.runtime import GanError, Generator, InputError, ModelFileError, latents
-from gan.runtime.cpu import MICRO_BATCH
+from gan.runtime.buckets import MICRO_BATCH
 from gan.runtime.pace import TRIALS
 
 from .conftest import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,18 @@ def test_length_and_axis_of_a_fourier_transform_are_constant_numbers(
         return
     with pytest.raises(ModelFileError, match="a length or an axis that is no constant up to"):
         read_model(data)
+
+
+@pytest.mark.parametrize(
+    "equation", ["a" * 100_000 + "!", "a," * 50_000 + "!", "a" * 50_000 + "->" + "b" * 50_000 + "-"]
+)
+def test_a_long_equation_is_judged_at_once(equation: str) -> None:
+    begin = time.perf_counter()
+    with pytest.raises(ModelFileError, match="has the equation"):
+        read_model(model(node("Einsum", "z", equation=equation)))
+    assert (
+        time.perf_counter() - begin < 5
+    )  # where each letter is tried with each other one, minutes
 
 
 def test_an_attribute_twice_is_refused() -> None:
