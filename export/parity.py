@@ -74,7 +74,7 @@ def cases(signature: Signature, max_batch: int) -> list[tuple[int, dict[str, int
     """Batch sizes, and sizes of the dynamic axes: each batch at the example's, a batch of 2 at others, the smallest
     among them."""
     batches = sorted({*BATCHES, max_batch})
-    found = [(batch, signature.example_sizes) for batch in batches]
+    found = [(batch, dict(signature.example_sizes)) for batch in batches]
     return [*found, *((2, sizes) for sizes in other_sizes(signature))]
 
 

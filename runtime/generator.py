@@ -544,8 +544,10 @@ class Generator:
 
     def at_once(self, sizes: Mapping[str, int] | None = None) -> int:
         """Rows that are computed at once, at most. sizes: of the dynamic axes."""
-        known = {**self.signature.example_sizes, **(sizes or {})}
-        values = math.prod(self.signature.main.shape_at(known))
+        signature = self.signature
+        values = signature.example_values
+        if sizes:
+            values = math.prod(signature.main.shape_at({**signature.example_sizes, **sizes}))
         most = self._asked or max(1, min(self._session.most, MICRO_VALUES // max(values, 1)))
         return min(most, max(1, self.max_output_bytes // max(self._bytes(sizes))))
 

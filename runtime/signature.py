@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from .errors import InputError, ModelFileError, shown
@@ -105,8 +106,8 @@ class Signature:
         """The input that is a class label, or None."""
         return next((field for field in self.inputs if field.kind == "label"), None)
 
-    @property
-    def factors(self) -> dict[str, int]:
+    @cached_property
+    def factors(self) -> Mapping[str, int]:
         """The dynamic axes by name, each with the largest multiple of it that a field has."""
         found: dict[str, int] = {}
         for field in (*self.inputs, *self.outputs):
@@ -114,12 +115,12 @@ class Signature:
                 found[name] = max(factor, found.get(name, 0))
         return found
 
-    @property
-    def example_sizes(self) -> dict[str, int]:
+    @cached_property
+    def example_sizes(self) -> Mapping[str, int]:
         """Sizes of the dynamic axes for a sample of moderate size: the largest multiple of each is about 64."""
         return {name: max(self.least, 64 // factor) for name, factor in self.factors.items()}
 
-    @property
+    @cached_property
     def example_values(self) -> int:
         """Values of one sample of the main output at the example's sizes."""
         return math.prod(self.main.shape_at(self.example_sizes))
