@@ -15,6 +15,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from .editing import Array, Editor, attribute
+from .phases import nearest_as_phases, scales, shuffle_by_product, transposed_as_phases
 from .winograd import use_winograd
 
 Target = Literal["any", "cpu"]
@@ -25,7 +26,6 @@ FOLDABLE = (
     "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Neg", "ReduceSum", "ReduceMean", "Transpose", "Reshape",
     "Unsqueeze", "Squeeze", "Expand", "Concat", "Slice", "Gather", "Cast", "Identity", "Flatten",
 )  # fmt: skip
-UNARY = frozenset({"Relu", "LeakyRelu", "Tanh", "Sigmoid"})
 
 
 def forms(
@@ -58,7 +58,12 @@ def optimize(model: onnx.ModelProto, target: Target) -> dict[str, int]:
         ("convolutions after nearest upsampling as phases", nearest_as_phases),
     ]
     if target == "cpu":
-        rewrites.append((WINOGRAD, use_winograd))
+        rewrites += [
+            ("transposed convolutions as phases", transposed_as_phases),
+            # Not elsewhere: a GPU may round what it multiplies to fewer bits.
+            ("shuffles of phases as products", shuffle_by_product),
+            (WINOGRAD, use_winograd),
+        ]
     used = {}
     for name, rewrite in rewrites:
         editor = Editor(model)
@@ -187,9 +192,9 @@ def convolve_before_resize(editor: Editor) -> int:
         w = editor.constant(node.input[1])
         if resize is None or resize.op_type != "Resize" or w is None or not _is_pointwise(node, w):
             continue
-        scales = _scales(editor, resize)
+        factors = scales(editor, resize)
         alone = editor.only_consumer(node.input[0]) is not None
-        if scales is None or scales[0] * scales[1] <= 1 or not (alone or w.shape[1] >= MANY):
+        if factors is None or factors[0] * factors[1] <= 1 or not (alone or w.shape[1] >= MANY):
             continue
         if attribute(resize, "coordinate_transformation_mode") == "tf_crop_and_resize":
             continue
@@ -204,70 +209,6 @@ def convolve_before_resize(editor: Editor) -> int:
         editor.replace([node], [first, then])
         count += 1
     return count
-
-
-def nearest_as_phases(editor: Editor) -> int:
-    """A convolution after nearest upsampling to twice the size is one at the small size for each of the four pixels
-    that a small pixel becomes: of the k x k weights those that meet the same small pixel are summed. A 3x3 kernel has
-    4 x 4 products where it had 4 x 9."""
-    count = 0
-    for node in editor.nodes("Conv"):
-        resize = editor.producer(node.input[0])
-        w = editor.constant(node.input[1])
-        if resize is None or w is None or not _is_nearest(editor, resize) or not _is_same(node, w):
-            continue
-        after = editor.only_consumer(node.output[0])
-        activation = after if after is not None and after.op_type in UNARY else None
-        result = activation.output[0] if activation else node.output[0]
-        new, phases = [], []
-        for a in (0, 1):
-            for b in (0, 1):
-                phase = editor.fresh(f"{result}_phase")
-                nodes = _phase(editor, node, w, (a, b), resize.input[0], phase)
-                if activation is not None:
-                    nodes += _activated(editor, activation, phase)
-                new += nodes
-                phases.append(nodes[-1].output[0])
-        joined = editor.fresh(f"{result}_phases")
-        new += [
-            helper.make_node("Concat", phases, [joined], name=joined, axis=1),
-            helper.make_node("DepthToSpace", [joined], [result], name=node.name, blocksize=2),
-        ]
-        editor.replace([node] + ([activation] if activation is not None else []), new)
-        count += 1
-    return count
-
-
-def _phase(
-    editor: Editor, node: onnx.NodeProto, w: Array, place: tuple[int, int], source: str, result: str
-) -> list[onnx.NodeProto]:
-    """The convolution at the small size that makes the pixels at `place` of each 2 x 2."""
-    sums, pads = w.astype(np.float64), []
-    for axis, a in zip((2, 3), place, strict=True):
-        k = w.shape[axis]
-        meets = [
-            (a + u - k // 2) // 2 for u in range(k)
-        ]  # offset of the small pixel that weight u meets
-        low, high = meets[0], meets[-1]
-        rows = np.stack([np.equal(meets, d) for d in range(low, high + 1)])  # (k', k)
-        sums = np.moveaxis(np.tensordot(rows, sums, (1, axis)), 0, axis)
-        pads.append((-low, high))
-    weight = editor.add_constant(f"{node.input[1]}_phase", sums.astype(w.dtype))
-    (top, bottom), (left, right) = pads
-    kernel = list(sums.shape[2:])
-    return [
-        helper.make_node(
-            "Conv", [source, weight, *node.input[2:]], [result], name=result,
-            kernel_shape=kernel, pads=[top, left, bottom, right],
-        )
-    ]  # fmt: skip
-
-
-def _activated(editor: Editor, activation: onnx.NodeProto, value: str) -> list[onnx.NodeProto]:
-    result = editor.fresh(f"{value}_active")
-    node = helper.make_node(activation.op_type, [value], [result], name=result)
-    node.attribute.extend(activation.attribute)
-    return [node]
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -358,42 +299,3 @@ def _is_pointwise(node: onnx.NodeProto, w: Array) -> bool:
         and not any(attribute(node, "pads", [0]))
         and attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID")
     )
-
-
-def _is_same(node: onnx.NodeProto, w: Array) -> bool:
-    """Whether a convolution of odd size keeps height and width."""
-    kernel = w.shape[2:]
-    return (
-        len(kernel) == 2
-        and all(k % 2 and k > 1 for k in kernel)
-        and attribute(node, "group", 1) == 1
-        and {*attribute(node, "strides", [1])} == {1} == {*attribute(node, "dilations", [1])}
-        and attribute(node, "pads", [0] * 4) == [kernel[0] // 2, kernel[1] // 2] * 2
-        and attribute(node, "auto_pad", "NOTSET") == "NOTSET"
-    )
-
-
-def _scales(editor: Editor, resize: onnx.NodeProto) -> tuple[float, float] | None:
-    """Of height and width, where they are constants and the other axes stay."""
-    if (
-        len(resize.input) != 3
-        or attribute(resize, "axes")
-        or attribute(resize, "exclude_outside", 0)
-    ):
-        return None
-    scales = editor.constant(resize.input[2])
-    if scales is None or scales.shape != (4,) or (scales[:2] != 1).any():
-        return None
-    return float(scales[2]), float(scales[3])
-
-
-def _is_nearest(editor: Editor, resize: onnx.NodeProto) -> bool:
-    """Whether a node repeats each pixel to 2 x 2."""
-    if resize.op_type != "Resize" or attribute(resize, "mode", "nearest") != "nearest":
-        return False
-    way = (
-        attribute(resize, "coordinate_transformation_mode", "half_pixel"),
-        attribute(resize, "nearest_mode", "round_prefer_floor"),
-    )
-    known = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor")}
-    return way in known and _scales(editor, resize) == (2.0, 2.0)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper
 
-from gan.export.editing import Editor
 from gan.export.optimize import (
     WINOGRAD,
     convolve_before_resize,
@@ -19,47 +16,12 @@ from gan.export.optimize import (
     fold_constants,
     forms,
     move_factors,
-    nearest_as_phases,
     optimize,
     point_as_gemm,
 )
 
-from .onnx_graphs import copied, model, normal, operators, run
-
-Rewrite = Callable[[Editor], int]
-BATCHES = (1, 2, 5)
-
-
-def node(operator: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(operator, inputs, [output], **attributes)
-
-
-def rewritten(made: onnx.ModelProto, rewrite: Rewrite, count: int = 1) -> onnx.ModelProto:
-    own = copied(made)
-    editor = Editor(own)
-    assert rewrite(editor) == count
-    editor.close()
-    return own
-
-
-def check_equal(
-    made: onnx.ModelProto, other: onnx.ModelProto, *, tolerance: float = 2e-6, **sizes: int
-) -> None:
-    """The same outputs at several batch sizes, and at other sizes of dynamic axes."""
-    for batch in BATCHES:
-        inputs = {}
-        for seed, value in enumerate(made.graph.input):
-            dims = [d.dim_value or sizes.get(d.dim_param, batch) for d in value.type.tensor_type.shape.dim]  # fmt: skip
-            inputs[value.name] = normal(*dims, seed=seed)
-        for a, b in zip(run(made, **inputs), run(other, **inputs), strict=True):
-            assert a.shape == b.shape and np.ptp(a) > 0.1
-            np.testing.assert_allclose(a, b, atol=tolerance * max(1, float(np.abs(a).max())))
-
-
-def check_left(made: onnx.ModelProto, rewrite: Rewrite) -> None:
-    before = made.SerializeToString()
-    assert rewrite(Editor(made)) == 0 and made.SerializeToString() == before
-
+from .onnx_graphs import copied, model, normal, operators
+from .rewriting import check_equal, check_left, node, resized, rewritten
 
 # Constants.
 
@@ -195,22 +157,6 @@ def test_other_transposed_convolutions_are_left() -> None:
 # 1x1 convolutions after a resize.
 
 
-def resized(
-    *, scale: float = 2, mode: str = "linear", kernel: int = 1, i: int = 4, o: int = 3, **more: Any
-) -> onnx.ModelProto:
-    constants = {
-        "scales": np.array([1, 1, scale, scale], np.float32), "w": normal(o, i, kernel, kernel), "b": normal(o),
-    }  # fmt: skip
-    way = {"coordinate_transformation_mode": "half_pixel"} | more
-    if mode == "nearest":
-        way = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"} | more
-    nodes = [
-        node("Resize", ["x", "", "scales"], "u", mode=mode, **way),
-        node("Conv", ["u", "w", "b"], "y", pads=[kernel // 2] * 4),
-    ]
-    return model(nodes, constants, {"x": ["batch", i, "h", "w"]}, ["y"])
-
-
 @pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
 @pytest.mark.parametrize("scale", [2, 1.5])
 def test_a_1x1_convolution_goes_before_an_enlargement(mode: str, scale: float) -> None:
@@ -243,49 +189,6 @@ def test_reductions_larger_kernels_and_crops_are_left() -> None:
     resize = by_sizes.graph.node[0]
     resize.input.append("sizes")
     check_left(by_sizes, convolve_before_resize)
-
-
-# Convolutions after nearest upsampling.
-
-
-@pytest.mark.parametrize("kernel", [3, 5])
-@pytest.mark.parametrize("activation", ["", "Relu", "LeakyRelu", "Tanh"])
-def test_a_convolution_after_nearest_upsampling_runs_at_the_small_size(
-    kernel: int, activation: str
-) -> None:
-    made = resized(mode="nearest", kernel=kernel)
-    if activation:
-        made.graph.node[-1].output[0] = "c"
-        made.graph.node.append(node(activation, ["c"], "y"))
-        made = onnx.shape_inference.infer_shapes(made)
-    other = rewritten(made, nearest_as_phases)
-    found = operators(other)
-    assert "Resize" not in found and found.count("Conv") == 4 and found[-1] == "DepthToSpace"
-    taps = [len(onnx.numpy_helper.to_array(t)[0, 0].ravel()) for t in other.graph.initializer if "phase" in t.name]  # fmt: skip
-    assert sum(taps) == (kernel // 2 + 1) ** 2 * 4  # of k^2 * 4
-    check_equal(made, other, tolerance=5e-6, h=5, w=6)
-
-
-def test_phases_meet_torch_in_float64() -> None:
-    made = resized(mode="nearest", kernel=3)
-    w, b = (onnx.numpy_helper.to_array(t) for t in made.graph.initializer[1:])
-    x = normal(2, 4, 5, 6)
-    up = torch.nn.functional.interpolate(torch.from_numpy(x).double(), scale_factor=2)
-    y = torch.nn.functional.conv2d(
-        up, torch.tensor(w).double(), torch.tensor(b).double(), padding=1
-    )
-    (ours,) = run(rewritten(made, nearest_as_phases), x=x)
-    np.testing.assert_allclose(ours, y.numpy(), atol=1e-5)
-
-
-def test_other_resizes_and_kernels_are_left() -> None:
-    check_left(resized(mode="linear", kernel=3), nearest_as_phases)
-    check_left(resized(mode="nearest", kernel=3, scale=3), nearest_as_phases)
-    check_left(resized(mode="nearest", kernel=3, nearest_mode="ceil"), nearest_as_phases)
-    check_left(resized(mode="nearest", kernel=1), nearest_as_phases)
-    strided = resized(mode="nearest", kernel=3)
-    strided.graph.node[-1].attribute.append(helper.make_attribute("strides", [2, 2]))
-    check_left(strided, nearest_as_phases)
 
 
 # All together.
