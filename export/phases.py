@@ -6,7 +6,7 @@ Knows onnx and a graph's `Editor`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ UNARY = frozenset({"Relu", "LeakyRelu", "Tanh", "Sigmoid"})
 # Of transposed convolutions (benchmarks/LOG.md): onnxruntime computes channels in blocks, a part of one as slowly as
 # a whole; and with more weights at 4 pixels a side, reading them takes longer.
 CHANNELS, MOST_AT_FOUR = 16, 512 * 512
+SMALLEST = 4  # kernel
 SHORTEST, LONGEST = 4, 16  # parts of rows
 # Weights (O, I, k', k') and pads for the pixels at a row and a column of each 2 x 2.
 Phase = Callable[[int, int], tuple[Array, list[int]]]
@@ -50,23 +51,29 @@ def nearest_as_phases(editor: Editor) -> int:
     return count
 
 
-def transposed_as_phases(editor: Editor) -> int:
-    """A transposed convolution, 4x4 with stride 2 and padding 1: pixel 2 i + a is the sum over d of
-    x[i + d] w[a + 1 - 2 d], which is two of the four weights along each axis. The same products, but onnxruntime adds
-    those of a transposed convolution up in one thread."""
+def transposed_as_phases(editor: Editor, wanted: Collection[str] = ()) -> int:
+    """A transposed convolution with stride 2 and padding p that doubles the size: pixel 2 i + a is the sum over d of
+    x[i + d] w[a + p - 2 d], every second weight along each axis. The same products, but onnxruntime adds those of a
+    transposed convolution up in one thread. wanted: names of nodes for which it is done where float32 gains nothing."""
     count = 0
     for node in editor.nodes("ConvTranspose"):
         w, sizes = editor.constant(node.input[1]), editor.sizes(node.input[0])
-        if w is None or sizes is None or not _doubles(node, w) or not _pays(w, *sizes[1:]):
+        if w is None or not _doubles(node, w):
             continue
+        if node.name not in wanted and not _pays(w, sizes):
+            continue
+        pads = attribute(node, "pads", [0] * 4)
 
-        def phase(a: int, b: int, w: Array = w) -> tuple[Array, list[int]]:
-            taps, pads = [], []
-            for place in (a, b):
-                offsets = (place - 1, place)  # d
-                taps.append([place + 1 - 2 * d for d in offsets])
-                pads.append((-offsets[0], offsets[1]))
-            return w[:, :, taps[0]][:, :, :, taps[1]].swapaxes(0, 1), _around(pads)
+        def phase(a: int, b: int, w: Array = w, p: list[int] = pads) -> tuple[Array, list[int]]:
+            taps, around = [], []
+            for axis, place in enumerate((a, b)):
+                last = (
+                    place + p[axis]
+                )  # the weight that x[i] meets, and d of the last and the first
+                high, low = last // 2, -((w.shape[2 + axis] - 1 - last) // 2)
+                taps.append([last - 2 * d for d in range(low, high + 1)])
+                around.append((-low, high))
+            return w[:, :, taps[0]][:, :, :, taps[1]].swapaxes(0, 1), _around(around)
 
         _replace(editor, node, node.input[0], phase)
         count += 1
@@ -83,7 +90,9 @@ def shuffle_by_product(editor: Editor) -> int:
         size = None if joined is None else _phase_size(editor, joined, node)
         if joined is None or size is None or not _part(size[2]):
             continue
-        editor.replace([joined, node], _by_product(editor, list(joined.input), size, node))
+        editor.replace(
+            [joined, node], _by_product(editor, list(joined.input), size, node.output[0])
+        )
         count += 1
     return count
 
@@ -117,9 +126,9 @@ def _replace(editor: Editor, node: onnx.NodeProto, source: str, phase: Phase) ->
 
 
 def _by_product(
-    editor: Editor, phases: list[str], size: tuple[int, ...], shuffle: onnx.NodeProto
+    editor: Editor, phases: list[str], size: tuple[int, ...], result: str
 ) -> list[onnx.NodeProto]:
-    (c, h, w), result, new = size, shuffle.output[0], list[onnx.NodeProto]()
+    (c, h, w), new = size, list[onnx.NodeProto]()
     p = _part(w)
 
     def reshaped(value: str, *shape: int) -> str:
@@ -143,15 +152,14 @@ def _by_product(
         rows = joined([reshaped(pair, c, h, 2 * w) for pair in pairs], 3)
     pieces = reshaped(rows, c, 2 * h * w // p, 2 * p)
     matrix = editor.add_constant(f"{result}_turns", turns)
+    product, whole = (editor.fresh(f"{result}_{word}") for word in ("product", "whole"))
     if p == w:
-        new.append(helper.make_node("MatMul", [pieces, matrix], [result], name=shuffle.name))
-        return new
-    product = editor.fresh(f"{result}_product")
+        return [*new, helper.make_node("MatMul", [pieces, matrix], [result], name=product)]
     shape = editor.add_constant(f"{result}_shape", np.array([-1, c, 2 * h, 2 * w]))
     return [
         *new,
         helper.make_node("MatMul", [pieces, matrix], [product], name=product),
-        helper.make_node("Reshape", [product, shape], [result], name=shuffle.name),
+        helper.make_node("Reshape", [product, shape], [result], name=whole),
     ]
 
 
@@ -182,23 +190,24 @@ def _is_same(node: onnx.NodeProto, w: Array) -> bool:
 
 
 def _doubles(node: onnx.NodeProto, w: Array) -> bool:
-    """Whether a transposed convolution is 4x4 with stride 2 and padding 1."""
-    return (
-        w.shape[2:] == (4, 4)
-        and attribute(node, "strides") == [2, 2]
-        and attribute(node, "pads", [0] * 4) == [1] * 4
-        and attribute(node, "group", 1) == 1
-        and {*attribute(node, "dilations", [1])} == {1}
-        and not any(attribute(node, "output_padding", [0]))
-        and attribute(node, "auto_pad", "NOTSET") == "NOTSET"
-        and attribute(node, "output_shape") is None
+    """Whether a transposed convolution with stride 2 makes 2 x 2 pixels of each."""
+    if w.ndim != 4 or attribute(node, "strides") != [2, 2] or attribute(node, "group", 1) != 1:
+        return False
+    if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or attribute(node, "output_shape"):
+        return False
+    pads, extra = attribute(node, "pads", [0] * 4), attribute(node, "output_padding", [0, 0])
+    return {*attribute(node, "dilations", [1])} == {1} and all(
+        w.shape[2 + axis] + extra[axis] == 2 + pads[axis] + pads[2 + axis]
+        and pads[axis] + 2 <= w.shape[2 + axis]  # every pixel has a part in both of its rows
+        for axis in (0, 1)
     )
 
 
-def _pays(w: Array, height: int, width: int) -> bool:
+def _pays(w: Array, sizes: tuple[int, ...] | None) -> bool:
     """Whether a transposed convolution of images of this size is worth it."""
-    many = w.shape[0] * w.shape[1] > MOST_AT_FOUR and 2 < min(height, width) < 8
-    return w.shape[1] % CHANNELS == 0 and not many and _part(width) > 0
+    if sizes is None or min(w.shape[2:]) < SMALLEST or w.shape[1] % CHANNELS or not _part(sizes[2]):
+        return False
+    return w.shape[0] * w.shape[1] <= MOST_AT_FOUR or not 2 < min(sizes[1:]) < 8
 
 
 def _part(width: int) -> int:

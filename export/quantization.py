@@ -6,15 +6,16 @@ pairs; values are uint8. What `mixed` keeps in float32 stays there here too, and
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
 from ..runtime.inputs import Array
+from .editing import Editor
+from .phases import shuffle_by_product, transposed_as_phases
 from .precision import LINEAR, Conversion, delicate, unfold_constants
 
 
@@ -37,10 +38,15 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> C
             return None if batch is None else dict(batch)
 
     unfold_constants(model.graph)
-    unfold_transposed(model)
     _name_nodes(model.graph)
-    places = delicate(model) | before_convolutions(model.graph)
-    kept = [model.graph.node[i].name for i in sorted(places)]
+    ends = delicate(model)
+    # There is no int8 kernel for transposed convolutions.
+    wanted = [node.name for i, node in enumerate(model.graph.node) if i not in ends]
+    _rewrite(model, functools.partial(transposed_as_phases, wanted=wanted))
+    names = [node.name for node in model.graph.node]
+    kept = [names[i] for i in sorted(delicate(model) | before_convolutions(model.graph))]
+    _rewrite(model, shuffle_by_product)
+    kept += [node.name for node in model.graph.node if node.name not in names]
     add_pre_process_metadata(model)  # else it asks for what was done here already
     with tempfile.TemporaryDirectory(prefix="gan-int8-") as folder:
         plain, lower = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
@@ -61,87 +67,6 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> C
     return _count(model)
 
 
-def unfold_transposed(model: onnx.ModelProto) -> None:
-    """Strided transposed convolutions as a convolution and a pixel shuffle, in place: there is no int8 kernel for the
-    former. The same sums in another order.
-
-    With stride s, kernel k and m = ceil(k / s), output place s q + r is the sum over taps t < m of x[q - t] w[r + s t]:
-    a convolution with kernel m to s^2 times the channels, whose parts are then put side by side.
-    """
-    graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        nodes += _as_convolution(graph, weights, node) or [node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in graph.node for name in node.input}
-    left = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(left)
-
-
-def _as_convolution(
-    graph: onnx.GraphProto, weights: Mapping[str, onnx.TensorProto], node: onnx.NodeProto
-) -> list[onnx.NodeProto]:
-    """The nodes that replace one; none where it has another form."""
-    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    strides = list(given.get("strides", [1, 1]))
-    if (
-        node.op_type != "ConvTranspose"
-        or len(strides) != 2
-        or not strides[0] == strides[1] > 1
-        or given.get("group", 1) != 1
-        or set(given.get("dilations", [1])) != {1}
-        or given.get("auto_pad", b"NOTSET") != b"NOTSET"
-        or "output_shape" in given
-        or any(name and name not in weights for name in node.input[1:])
-    ):
-        return []
-    s, w = strides[0], numpy_helper.to_array(weights[node.input[1]])  # (I, O, k, k)
-    (i, o, *kernel), name = w.shape, node.output[0]
-    taps = [-(-k // s) for k in kernel]
-    pads, extra = list(given.get("pads", [0, 0, 0, 0])), given.get("output_padding", [0, 0])
-    cut = [s * taps[a] - kernel[a] + pads[a + 2] - extra[a] for a in (0, 1)]
-    if min(cut) < 0:  # places that no input reaches
-        return []
-    full = np.zeros((i, o, s * taps[0], s * taps[1]), w.dtype)
-    full[:, :, : kernel[0], : kernel[1]] = w
-    parts = full.reshape(i, o, taps[0], s, taps[1], s)[:, :, ::-1, :, ::-1]
-    turned = parts.transpose(1, 3, 5, 0, 2, 4).reshape(o * s * s, i, *taps)
-
-    def weight(suffix: str, values: Array) -> str:
-        graph.initializer.append(
-            numpy_helper.from_array(np.ascontiguousarray(values), f"{name}_{suffix}")
-        )
-        return f"{name}_{suffix}"
-
-    inputs = [node.input[0], weight("kernel", turned)]
-    if len(node.input) > 2 and node.input[2]:
-        bias = numpy_helper.to_array(weights[node.input[2]])
-        inputs.append(weight("bias", np.repeat(bias, s * s)))
-    around = [taps[0] - 1, taps[1] - 1] * 2
-    shuffled = f"{name}_shuffled"
-    ends = [-c if c else np.iinfo(np.int64).max for c in cut]
-    bounds = [
-        weight("starts", np.array(pads[:2])),
-        weight("ends", np.array(ends)),
-        weight("axes", np.array([2, 3])),
-    ]
-    return [
-        helper.make_node("Conv", inputs, [f"{name}_parts"], f"{node.name}_parts", pads=around),
-        helper.make_node(
-            "DepthToSpace",
-            [f"{name}_parts"],
-            [shuffled],
-            f"{node.name}_shuffle",
-            blocksize=s,
-            mode="CRD",
-        ),
-        helper.make_node("Slice", [shuffled, *bounds], [name], node.name),
-    ]
-
-
 def before_convolutions(graph: onnx.GraphProto) -> set[int]:
     """Places of the nodes that no convolution comes before, where there are any: vectors cost little, and all that
     follows depends on them. Transposed convolutions that are left have no int8 kernel, so they stay too."""
@@ -154,6 +79,12 @@ def before_convolutions(graph: onnx.GraphProto) -> set[int]:
             before.add(i)
     transposed = {i for i, node in enumerate(graph.node) if node.op_type == "ConvTranspose"}
     return before | transposed if behind else transposed
+
+
+def _rewrite(model: onnx.ModelProto, rewrite: Callable[[Editor], int]) -> None:
+    editor = Editor(model)
+    rewrite(editor)
+    editor.close()
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

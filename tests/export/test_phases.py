@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import helper
 
+from gan.export.editing import Editor
 from gan.export.optimize import optimize
 from gan.export.phases import nearest_as_phases, shuffle_by_product, transposed_as_phases
 
@@ -101,13 +102,42 @@ def test_transposed_phases_meet_torch_in_float64() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kernel", "pads", "extra"),
+    [
+        (2, [0] * 4, [0, 0]),
+        (3, [1] * 4, [1, 1]),
+        (3, [0, 1, 1, 0], [0, 0]),
+        (4, [2, 0, 0, 2], [0, 0]),
+        (5, [2] * 4, [1, 1]),
+        (6, [2, 1, 2, 3], [0, 0]),
+        (4, [1, 1, 2, 2], [1, 1]),
+    ],
+)
+@pytest.mark.parametrize("size", [(3, 5), ("h", "w")])
+def test_where_it_is_wanted_any_kernel_that_doubles_the_size_has_phases(
+    kernel: int, pads: list[int], extra: list[int], size: tuple[int | str, int | str]
+) -> None:
+    given: dict[str, Any] = {"pads": pads, "output_padding": extra}
+    made = transposed(o=3, size=size, kernel=kernel, **given)
+    made.graph.node[0].name = "this"
+
+    def rewrite(editor: Editor) -> int:
+        return transposed_as_phases(editor, ["this"])
+
+    other = rewritten(made, rewrite)
+    assert operators(other) == ["Conv"] * 4 + ["Concat", "DepthToSpace"]
+    check_equal(made, other, tolerance=5e-6, h=4, w=3)
+
+
+@pytest.mark.parametrize(
     "given",
     [
         {"o": 24},
         {"size": (8, 17)},
         {"kernel": 3, "output_padding": [1, 1]},
         {"strides": [1, 1]},
-        {"pads": [1, 1, 2, 2], "output_padding": [1, 1]},
+        {"pads": [1, 1, 2, 2]},
+        {"pads": [3, 1, 0, 1], "output_padding": [1, 0]},  # a pixel in only one of its two rows
         {"pads": [0] * 4},
         {"group": 5, "o": 80},
         {"dilations": [2, 2]},

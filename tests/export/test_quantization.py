@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from gan.export import Exactness, export, fidelity
 from gan.export.parity import check_exactness
-from gan.export.quantization import before_convolutions, to_int8, unfold_transposed
+from gan.export.quantization import before_convolutions, to_int8
 from gan.runtime import Generator, ParityError
 from gan.runtime.wire import DOMAINS
 from gan.trainer import Checkpoint
@@ -29,69 +29,6 @@ Make = Callable[..., Path]
 
 def operators(proto: onnx.ModelProto) -> list[str]:
     return [n.op_type for n in proto.graph.node]
-
-
-@pytest.mark.parametrize(
-    ("kernel", "stride", "pads", "extra"),
-    [
-        ((4, 4), 2, (1, 1, 1, 1), (0, 0)),  # DCGAN's
-        ((3, 3), 2, (1, 1, 1, 1), (1, 1)),  # CycleGAN's
-        ((3, 3), 2, (0, 0, 0, 0), (0, 0)),  # StyleGAN2's
-        ((2, 2), 2, (0, 0, 0, 0), (0, 0)),
-        ((5, 4), 3, (1, 0, 2, 1), (1, 0)),
-        ((1, 1), 2, (0, 0, 0, 0), (0, 0)),  # leaves zeros between
-    ],
-)
-@pytest.mark.parametrize("biased", [False, True])
-def test_a_transposed_convolution_unfolds_to_the_same_sums(
-    kernel: tuple[int, int],
-    stride: int,
-    pads: tuple[int, ...],
-    extra: tuple[int, int],
-    biased: bool,
-) -> None:
-    weights = {"w": normal(4, 3, *kernel), **({"b": normal(3)} if biased else {})}
-    proto = model(
-        [
-            node(
-                "ConvTranspose",
-                "x w b" if biased else "x w",
-                "y",
-                strides=[stride, stride],
-                pads=pads,
-                output_padding=extra,
-            )
-        ],
-        weights,
-    )
-    x = normal(2, 4, 4, 4)
-    wanted = run(proto, x)[0]
-    unfold_transposed(proto)
-    onnx.checker.check_model(proto, full_check=True)
-    assert operators(proto) == ["Conv", "DepthToSpace", "Slice"]
-    assert "w" not in {tensor.name for tensor in proto.graph.initializer}
-    given = run(proto, x)[0]
-    assert given.shape == wanted.shape
-    assert np.abs(given - wanted).max() <= 1e-5 * np.abs(wanted).max()
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        {"strides": [1, 1]},
-        {"strides": [2, 1]},
-        {"strides": [2, 2], "group": 2},
-        {"strides": [2, 2], "dilations": [2, 2]},
-        {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
-        {"strides": [3, 3], "output_padding": [2, 2]},  # the last places have no input
-    ],
-)
-def test_other_forms_are_left_alone(form: dict[str, Any]) -> None:
-    k = form["strides"][0]
-    proto = model([node("ConvTranspose", "x w", "y", **form)], {"w": normal(4, 2, k, k)})
-    before = copy.deepcopy(proto)
-    unfold_transposed(proto)
-    assert proto == before
 
 
 def network() -> onnx.ModelProto:
@@ -132,14 +69,33 @@ def test_convolutions_are_int8_and_their_ends_float32() -> None:
     assert proto.opset_import == before.opset_import and not proto.metadata_props
     assert {n.domain for n in proto.graph.node} <= DOMAINS
     kinds = {t.name: t.data_type for t in proto.graph.initializer}
-    assert kinds["d_kernel_quantized"] == kinds["w2_quantized"] == TensorProto.INT8
+    assert kinds["w1_phase_quantized"] == kinds["w2_quantized"] == TensorProto.INT8
     assert kinds["w0"] == kinds["w3"] == TensorProto.FLOAT
-    assert (done.lower_nodes, done.float_nodes) == (2, 2) and done.kept == []
+    # The Gemm, the last convolution and the product that shuffles the four phases have float32.
+    assert (done.lower_nodes, done.float_nodes) == (5, 3) and done.kept == []
+    assert not {"ConvTranspose", "DepthToSpace"} & set(operators(proto))
     assert done.casts == operators(proto).count("QuantizeLinear")
     x = normal(16, 8)
     wanted, given = run(before, x)[0], run(proto, x)[0]
     assert not np.array_equal(wanted, given)
     assert 10 * np.log10(4 / np.square(wanted - given).mean()) > 35
+
+
+def test_a_transposed_convolution_that_has_no_int8_stays_one() -> None:
+    """The last layer, and what does not double the size."""
+    forms: list[dict[str, Any]] = [{"strides": [2, 2], "pads": [1] * 4}, {"strides": [3, 3]}]
+    for last in forms:
+        proto = network()
+        proto.graph.node[-2].CopyFrom(node("ConvTranspose", "g w4", "h", **last))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(normal(8, 3, 4, 4), "w4"))
+        if last["strides"] == [3, 3]:
+            proto.graph.node.insert(len(proto.graph.node) - 1, node("Conv", "h w5", "i"))
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(normal(3, 3, 1, 1), "w5"))
+            proto.graph.node[-1].input[0] = "i"
+        to_int8(proto, batches())
+        assert operators(proto).count("ConvTranspose") == 1
+        (left,) = (n for n in proto.graph.node if n.op_type == "ConvTranspose")
+        assert left.input[1] == "w4"
 
 
 def test_weights_have_seven_bits() -> None:
