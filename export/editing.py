@@ -13,16 +13,22 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from ..runtime.signature import split_axis
+
 Array = NDArray[Any]
+
+SCALES = range(1, 9)  # of dynamic axes, for their effect on other sizes
+SMALL = 64  # values of a constant that shapes may depend on
 
 
 class Editor:
     """A main graph, changed in place. What a rewrite looks up stays true after each `replace`."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
+        self.graph, self._model = model.graph, model
         self.opset = max(one.version for one in model.opset_import)
         self._shapes = _inferred_shapes(model)
+        self._scaled: list[dict[str, tuple[int, ...]]] | None = None
         self._constants = {tensor.name: tensor for tensor in self.graph.initializer}
         self._values: dict[str, Array] = {}
         self._outputs = {value.name for value in self.graph.output}
@@ -70,6 +76,17 @@ class Editor:
         """Sizes of all axes but the first, where they are known numbers."""
         rest = (self.shape(value) or (None, None))[1:]
         return tuple(map(int, rest)) if all(isinstance(n, int) for n in rest) else None  # type: ignore[arg-type]
+
+    def some_sizes(self, value: str) -> list[tuple[int, ...]]:
+        """`sizes` of a value where the graph's dynamic axes have their smallest sizes, and the next ones; one where it
+        has no such axes, none where sizes are not known."""
+        known = self.sizes(value)
+        if known is not None:
+            return [known]
+        if self._scaled is None:
+            self._scaled = [_scaled_sizes(self._model, scale) for scale in SCALES]
+        found = [sizes[value] for sizes in self._scaled if value in sizes]
+        return found if len(found) == len(SCALES) else []
 
     def add_constant(self, stem: str, values: Array) -> str:
         """A new constant of the graph; its name."""
@@ -155,3 +172,30 @@ def _inferred_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | str | None
                 for dim in value.type.tensor_type.shape.dim
             )
     return shapes
+
+
+def _scaled_sizes(model: onnx.ModelProto, scale: int) -> dict[str, tuple[int, ...]]:
+    """Sizes of the axes but the first, where each dynamic axis has so many times its smallest size."""
+    given = []
+    for value in model.graph.input:
+        own = onnx.ValueInfoProto()
+        own.CopyFrom(value)
+        for dim in own.type.tensor_type.shape.dim[1:]:
+            if dim.dim_param:
+                dim.dim_value = scale * split_axis(dim.dim_param)[0]
+        given.append(own)
+    small = []
+    for tensor in model.graph.initializer:
+        if np.prod(tensor.dims, dtype=np.int64) <= SMALL:
+            small.append(tensor)
+        else:  # to copy the numbers would take most of the time
+            given.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    outputs = [onnx.ValueInfoProto(name=value.name) for value in model.graph.output]
+    graph = helper.make_graph(model.graph.node, "scaled", given, outputs, small)
+    scaled = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    shapes = _inferred_shapes(scaled)
+    return {
+        name: tuple(map(int, shape[1:]))  # type: ignore[arg-type]
+        for name, shape in shapes.items()
+        if all(isinstance(size, int) for size in shape[1:])
+    }

@@ -6,7 +6,9 @@ Knows onnx and a graph's `Editor`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 import onnx
@@ -57,10 +59,10 @@ def transposed_as_phases(editor: Editor, wanted: Collection[str] = ()) -> int:
     transposed convolution up in one thread. wanted: names of nodes for which it is done where float32 gains nothing."""
     count = 0
     for node in editor.nodes("ConvTranspose"):
-        w, sizes = editor.constant(node.input[1]), editor.sizes(node.input[0])
+        w = editor.constant(node.input[1])
         if w is None or not _doubles(node, w):
             continue
-        if node.name not in wanted and not _pays(w, sizes):
+        if node.name not in wanted and not _pays(w, editor.some_sizes(node.input[0])):
             continue
         pads = attribute(node, "pads", [0] * 4)
 
@@ -87,13 +89,13 @@ def shuffle_by_product(editor: Editor) -> int:
     count = 0
     for node in editor.nodes("DepthToSpace"):
         joined = editor.producer(node.input[0])
-        size = None if joined is None else _phase_size(editor, joined, node)
-        if joined is None or size is None or not _part(size[2]):
+        if joined is None or not _joins_phases(editor, joined, node):
             continue
-        editor.replace(
-            [joined, node], _by_product(editor, list(joined.input), size, node.output[0])
-        )
-        count += 1
+        sizes = editor.some_sizes(joined.input[0])
+        if _part(sizes):
+            new = _by_product(editor, list(joined.input), sizes, node.output[0])
+            editor.replace([joined, node], new)
+            count += 1
     return count
 
 
@@ -126,41 +128,43 @@ def _replace(editor: Editor, node: onnx.NodeProto, source: str, phase: Phase) ->
 
 
 def _by_product(
-    editor: Editor, phases: list[str], size: tuple[int, ...], result: str
+    editor: Editor, phases: list[str], sizes: list[tuple[int, ...]], result: str
 ) -> list[onnx.NodeProto]:
-    (c, h, w), new = size, list[onnx.NodeProto]()
-    p = _part(w)
+    p, new = _part(sizes), list[onnx.NodeProto]()
+    whole = {size[2] for size in sizes} == {p}
 
-    def reshaped(value: str, *shape: int) -> str:
-        name = editor.fresh(f"{value}_parts")
-        constant = editor.add_constant(f"{name}_shape", np.array([-1, *shape]))
-        new.append(helper.make_node("Reshape", [value, constant], [name], name=name))
+    def made(operator: str, inputs: list[str], word: str, **attributes: Any) -> str:
+        name = editor.fresh(f"{result}_{word}")
+        new.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
-    def joined(values: list[str], axis: int) -> str:
-        name = editor.fresh(f"{result}_phases")
-        new.append(helper.make_node("Concat", values, [name], name=name, axis=axis))
-        return name
+    def constant(word: str, *values: int) -> str:
+        return editor.add_constant(f"{result}_{word}", np.array(values))
 
+    if whole:
+        rows = made("Concat", phases, "rows", axis=3)  # (C, H, 4 W)
+    else:
+        apart, together = constant("apart", 0, 0, 0, -1, p), constant("together", 0, 0, 0, -1)
+        parts = [made("Reshape", [phase, apart], "parts") for phase in phases]
+        pairs = [
+            made("Concat", parts[i : i + 2], "pairs", axis=4) for i in (0, 2)
+        ]  # (C, H, W / p, 2 p)
+        pairs = [made("Reshape", [pair, together], "pairs") for pair in pairs]  # (C, H, 2 W)
+        rows = made("Concat", pairs, "rows", axis=3)  # (C, H, 4 W)
+    pieces = made("Reshape", [rows, constant("pieces", 0, 0, -1, 2 * p)], "pieces")
     turns = np.zeros((2 * p, 2 * p), np.float32)
     turns[np.arange(2 * p), np.arange(2 * p).reshape(p, 2).T.ravel()] = 1
-    if p == w:
-        rows = joined(phases, 3)  # (C, H, 4 W)
-    else:
-        parts = [reshaped(value, c, h, w // p, p) for value in phases]
-        pairs = (joined(parts[:2], 4), joined(parts[2:], 4))  # (C, H, W / p, 2 p)
-        rows = joined([reshaped(pair, c, h, 2 * w) for pair in pairs], 3)
-    pieces = reshaped(rows, c, 2 * h * w // p, 2 * p)
-    matrix = editor.add_constant(f"{result}_turns", turns)
-    product, whole = (editor.fresh(f"{result}_{word}") for word in ("product", "whole"))
-    if p == w:
-        return [*new, helper.make_node("MatMul", [pieces, matrix], [result], name=product)]
-    shape = editor.add_constant(f"{result}_shape", np.array([-1, c, 2 * h, 2 * w]))
-    return [
-        *new,
-        helper.make_node("MatMul", [pieces, matrix], [product], name=product),
-        helper.make_node("Reshape", [product, shape], [result], name=whole),
-    ]
+    product = made("MatMul", [pieces, editor.add_constant(f"{result}_turns", turns)], "product")
+    if not whole:
+        if len(sizes) == 1:
+            c, h, w = sizes[0]
+            shape = constant("shape", -1, c, 2 * h, 2 * w)
+        else:
+            small = made("Shape", [phases[0]], "shape")
+            shape = made("Mul", [small, constant("doubled", 1, 1, 2, 2)], "shape")
+        made("Reshape", [product, shape], "whole")
+    new[-1].output[0] = result
+    return new
 
 
 def _activated(editor: Editor, activation: onnx.NodeProto, value: str) -> onnx.NodeProto:
@@ -203,30 +207,33 @@ def _doubles(node: onnx.NodeProto, w: Array) -> bool:
     )
 
 
-def _pays(w: Array, sizes: tuple[int, ...] | None) -> bool:
-    """Whether a transposed convolution of images of this size is worth it."""
-    if sizes is None or min(w.shape[2:]) < SMALLEST or w.shape[1] % CHANNELS or not _part(sizes[2]):
+def _pays(w: Array, sizes: list[tuple[int, ...]]) -> bool:
+    """Whether a transposed convolution of images of such sizes is worth it in float32."""
+    if min(w.shape[2:]) < SMALLEST or w.shape[1] % CHANNELS or not _part(sizes):
         return False
-    return w.shape[0] * w.shape[1] <= MOST_AT_FOUR or not 2 < min(sizes[1:]) < 8
+    smallest = min(min(size[1:]) for size in sizes)
+    return w.shape[0] * w.shape[1] <= MOST_AT_FOUR or not 2 < smallest < 8
 
 
-def _part(width: int) -> int:
-    """Pixels of a row that are copied as one: a divisor of its width, not too small to pay; 0 if it has none."""
-    divisors = [p for p in range(SHORTEST, LONGEST + 1) if width % p == 0]
-    return max(divisors, default=0) if width > LONGEST else width
+def _part(sizes: list[tuple[int, ...]]) -> int:
+    """Pixels of a row that are copied as one: a divisor of its width in all these sizes, not too small to pay; 0 if it
+    has none. A short row is copied whole."""
+    widths = {size[2] for size in sizes if len(size) == 3}
+    if len(widths) == 1 and max(widths) <= LONGEST:
+        return max(widths)
+    divides = math.gcd(*widths)
+    return max((p for p in range(SHORTEST, LONGEST + 1) if widths and divides % p == 0), default=0)
 
 
-def _phase_size(
-    editor: Editor, joined: onnx.NodeProto, shuffle: onnx.NodeProto
-) -> tuple[int, ...] | None:
-    """(C, H, W) of four phases that are joined and shuffled; None where it is something else."""
+def _joins_phases(editor: Editor, joined: onnx.NodeProto, shuffle: onnx.NodeProto) -> bool:
+    """Whether four phases are joined and shuffled."""
     if joined.op_type != "Concat" or attribute(joined, "axis") != 1 or len(joined.input) != 4:
-        return None
+        return False
     if attribute(shuffle, "blocksize") != 2 or attribute(shuffle, "mode", "DCR") != "DCR":
-        return None
-    sizes = {editor.sizes(value) for value in joined.input}
+        return False
+    first, *others = (editor.some_sizes(value) for value in joined.input)
     alone = editor.only_consumer(joined.output[0]) is not None
-    return sizes.pop() if alone and len(sizes) == 1 else None
+    return alone and all(one == first for one in others)
 
 
 def scales(editor: Editor, resize: onnx.NodeProto) -> tuple[float, float] | None:

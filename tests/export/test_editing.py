@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from gan.export.editing import Editor, attribute
+from gan.export.editing import SCALES, Editor, attribute
 
-from .onnx_graphs import model, operators, run
+from .onnx_graphs import model, normal, operators, run
 
 
 def chain() -> Editor:
@@ -87,3 +87,18 @@ def test_attributes_come_as_numbers_lists_and_text(name: str, expected: object) 
     node = helper.make_node("Any", [], [], axis=1, mode="linear", pads=[1, 2])
     assert attribute(node, name) == expected
     assert attribute(node, "other", 7) == 7
+
+
+def test_sizes_follow_the_dynamic_axes_of_the_inputs() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Mul", ["c", "two"], ["d"]),
+        helper.make_node("NonZero", ["d"], ["e"]),
+    ]
+    constants = {"w": normal(4, 3, 4, 4), "two": np.float32(2)}
+    made = model(nodes, constants, {"x": ["batch", 3, "4*h", "2*w"]}, ["d"])
+    editor = Editor(made)
+    assert editor.some_sizes("x") == [(3, 4 * scale, 2 * scale) for scale in SCALES]
+    assert editor.some_sizes("d") == [(4, 2 * scale, scale) for scale in SCALES]
+    assert editor.some_sizes("e") == editor.some_sizes("nothing") == []
+    assert editor.some_sizes("w") == [(3, 4, 4)]

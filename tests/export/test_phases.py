@@ -163,6 +163,21 @@ def test_many_weights_at_two_pixels_or_eight_are_worth_it() -> None:
         rewritten(made, transposed_as_phases)
 
 
+def test_of_images_of_any_size_the_least_part_of_a_row_is_known() -> None:
+    """An axis of 8 w pixels is a whole number of parts of 8; one of 3 w, or of w, is of none."""
+    made = transposed(size=("8*h", "8*w"))
+    other = copied(made)
+    assert optimize(other, "cpu") == {
+        "transposed convolutions as phases": 1,
+        "shuffles of phases as products": 1,
+    }
+    assert "DepthToSpace" not in operators(other)
+    for h, w in ((8, 8), (16, 40)):
+        check_equal(made, other, tolerance=5e-6, **{"8*h": h, "8*w": w})
+    for axis in ("3*w", "w"):
+        check_left(transposed(size=("8*h", axis)), transposed_as_phases)
+
+
 def test_an_activation_that_is_not_alone_stays() -> None:
     made = transposed(activation="Relu")
     made.graph.output.append(helper.make_tensor_value_info("c", 1, ["batch", 16, 16, 18]))
@@ -235,6 +250,14 @@ def test_transposed_phases_and_products_are_for_cpus_alone() -> None:
     }
     check_equal(made, other, tolerance=5e-6)
     assert optimize(other, "cpu") == {}
+
+
+def test_a_shuffle_of_rows_of_any_length_is_a_product_where_a_part_is_known() -> None:
+    made = shuffled(("h", "12*w"))
+    other = rewritten(made, shuffle_by_product)
+    assert "DepthToSpace" not in operators(other)
+    for h, w in ((1, 12), (5, 36)):
+        check_equal(made, other, tolerance=0, **{"h": h, "12*w": w})
 
 
 def test_nearest_phases_are_shuffled_by_a_product_on_cpus() -> None:
