@@ -27,7 +27,9 @@ class Editor:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph, self._model = model.graph, model
         self.opset = max(one.version for one in model.opset_import)
-        self._shapes = _inferred_shapes(model)
+        inferred = _inferred(model)
+        self._shapes = _shapes(inferred)
+        self._types = {v.name: v.type.tensor_type.elem_type for v in inferred}
         self._scaled: list[dict[str, tuple[int, ...]]] | None = None
         self._constants = {tensor.name: tensor for tensor in self.graph.initializer}
         self._values: dict[str, Array] = {}
@@ -87,6 +89,10 @@ class Editor:
             self._scaled = [_scaled_sizes(self._model, scale) for scale in SCALES]
         found = [sizes[value] for sizes in self._scaled if value in sizes]
         return found if len(found) == len(SCALES) else []
+
+    def is_float(self, value: str) -> bool:
+        """Whether a value that is no constant is known to be float32."""
+        return self._types.get(value) == onnx.TensorProto.FLOAT
 
     def add_constant(self, stem: str, values: Array) -> str:
         """A new constant of the graph; its name."""
@@ -162,16 +168,21 @@ def _inputs(node: onnx.NodeProto) -> Iterator[str]:
             yield from (value.name for value in graph.output)
 
 
-def _inferred_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {}
-    for value in (*inferred.value_info, *inferred.input, *inferred.output):
-        if value.type.tensor_type.HasField("shape"):
-            shapes[value.name] = tuple(
-                dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else None)
-                for dim in value.type.tensor_type.shape.dim
-            )
-    return shapes
+def _inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What onnx can tell of the inputs and of each value that nodes make."""
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return [*graph.value_info, *graph.input, *graph.output]
+
+
+def _shapes(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int | str | None, ...]]:
+    return {
+        value.name: tuple(
+            dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else None)
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in values
+        if value.type.tensor_type.HasField("shape")
+    }
 
 
 def _scaled_sizes(model: onnx.ModelProto, scale: int) -> dict[str, tuple[int, ...]]:
@@ -193,7 +204,7 @@ def _scaled_sizes(model: onnx.ModelProto, scale: int) -> dict[str, tuple[int, ..
     outputs = [onnx.ValueInfoProto(name=value.name) for value in model.graph.output]
     graph = helper.make_graph(model.graph.node, "scaled", given, outputs, small)
     scaled = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    shapes = _inferred_shapes(scaled)
+    shapes = _shapes(_inferred(scaled))
     return {
         name: tuple(map(int, shape[1:]))  # type: ignore[arg-type]
         for name, shape in shapes.items()

@@ -41,13 +41,14 @@ def forms(
     yield form, used
     if WINOGRAD in used:
         form = _copy(model)
-        yield form, optimize(form, "any")
+        yield form, optimize(form, target, winograd=False)
 
 
-def optimize(model: onnx.ModelProto, target: Target) -> dict[str, int]:
+def optimize(model: onnx.ModelProto, target: Target, *, winograd: bool = True) -> dict[str, int]:
     """Rewrite the graph in place; how often each rewrite was used, those that were.
 
-    Outputs stay equal but for rounding. target: "cpu" also has what pays on CPUs alone.
+    Outputs stay equal but for rounding. target: "cpu" also has what pays on CPUs alone, of which Winograd's method may
+    be left out.
     """
     rewrites: list[tuple[str, Callable[[Editor], int]]] = [
         ("constants folded", fold_constants),
@@ -62,8 +63,9 @@ def optimize(model: onnx.ModelProto, target: Target) -> dict[str, int]:
             ("transposed convolutions as phases", transposed_as_phases),
             # Not elsewhere: a GPU may round what it multiplies to fewer bits.
             ("shuffles of phases as products", shuffle_by_product),
-            (WINOGRAD, use_winograd),
         ]
+    if target == "cpu" and winograd:
+        rewrites.append((WINOGRAD, use_winograd))
     used = {}
     for name, rewrite in rewrites:
         editor = Editor(model)

@@ -226,14 +226,15 @@ def _part(sizes: list[tuple[int, ...]]) -> int:
 
 
 def _joins_phases(editor: Editor, joined: onnx.NodeProto, shuffle: onnx.NodeProto) -> bool:
-    """Whether four phases are joined and shuffled."""
+    """Whether four phases of float32 are joined and shuffled."""
     if joined.op_type != "Concat" or attribute(joined, "axis") != 1 or len(joined.input) != 4:
         return False
     if attribute(shuffle, "blocksize") != 2 or attribute(shuffle, "mode", "DCR") != "DCR":
         return False
+    if not editor.is_float(joined.output[0]) or editor.only_consumer(joined.output[0]) is None:
+        return False
     first, *others = (editor.some_sizes(value) for value in joined.input)
-    alone = editor.only_consumer(joined.output[0]) is not None
-    return alone and all(one == first for one in others)
+    return all(one == first for one in others)
 
 
 def scales(editor: Editor, resize: onnx.NodeProto) -> tuple[float, float] | None:

@@ -211,9 +211,20 @@ def test_forms_are_the_fastest_first_then_without_winograds_method() -> None:
     made = wide()
     before = made.SerializeToString()
     assert [used for _, used in forms(made, "cpu")] == [{WINOGRAD: 1}, {}]
+    assert made.SerializeToString() == before
     assert [used for _, used in forms(made, "any")] == [{}]
     assert [used for _, used in forms(demodulation(), "cpu")] == [{"constants folded": 2}]
-    assert made.SerializeToString() == before
+    made.graph.node.extend(
+        [
+            node("ConvTranspose", ["y", "v"], "t", strides=[2, 2], pads=[1] * 4),
+            node("Tanh", ["t"], "z"),
+        ]
+    )
+    made.graph.initializer.append(onnx.numpy_helper.from_array(normal(96, 16, 4, 4), "v"))
+    made.graph.output[0].name = "z"
+    made = onnx.shape_inference.infer_shapes(made)
+    other = {"transposed convolutions as phases": 1, "shuffles of phases as products": 1}
+    assert [used for _, used in forms(made, "cpu")] == [other | {WINOGRAD: 1}, other]
     ((same, used),) = forms(made, None)
     assert same is made and used == {}
 
