@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .buckets import MICRO_BATCH
 from .errors import ModelFileError
 from .inputs import Array, batch_rows
-from .pace import LARGEST, OVERHEAD, Pace
+from .pace import LARGEST, Pace
 from .repairs import native_words
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ logger = logging.getLogger("gan.runtime")
 
 PATIENCE = 10  # times as long as opening took, before it is done a second time
 DOUBT = 1.05  # times of different moments differ by as much, and equal parts are mostly sooner
+HANDING = 4e-4  # seconds longer that a call takes for being divided: another thread wakes and hands its part over
 Inputs = Mapping[str, Array]
 
 
@@ -131,7 +132,7 @@ class CpuEngine:
         if not self._narrow_pace.knows(min(share, most // self.threads)):
             return rows >= self.threads
         wide, narrow = self._wide_pace.seconds(rows), self._narrow_pace.seconds(share)
-        return share * narrow + OVERHEAD < DOUBT * rows * wide
+        return share * narrow + HANDING < DOUBT * rows * wide
 
     def run(
         self,

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from gan.runtime import DeviceUnavailableError, Generator, ModelFileError
-from gan.runtime.cpu import DOUBT, CpuEngine
+from gan.runtime.cpu import DOUBT, HANDING, CpuEngine
 from gan.runtime.inputs import Array
-from gan.runtime.pace import OVERHEAD
 
 from .conftest import with_metadata
 
@@ -410,7 +409,7 @@ def test_where_times_are_known_they_say_when_to_divide(
         size = engine._narrow_pace.size(32)
         engine._narrow_pace.took(size, narrow * size)
     found = [rows for rows in range(1, 41) if engine._divides(rows, 64)]
-    assert found == [n for n in range(1, 41) if -(-n // 2) * narrow + OVERHEAD < DOUBT * n * wide]
+    assert found == [n for n in range(1, 41) if -(-n // 2) * narrow + HANDING < DOUBT * n * wide]
     assert set(divided) <= set(found) and (divided or not found)
 
 
