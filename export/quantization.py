@@ -46,7 +46,7 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> C
     names = [node.name for node in model.graph.node]
     kept = [names[i] for i in sorted(delicate(model) | before_convolutions(model.graph))]
     _rewrite(model, shuffle_by_product)
-    kept += [node.name for node in model.graph.node if node.name not in names]
+    kept += {node.name for node in model.graph.node}.difference(names)
     add_pre_process_metadata(model)  # else it asks for what was done here already
     with tempfile.TemporaryDirectory(prefix="gan-int8-") as folder:
         plain, lower = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
