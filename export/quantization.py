@@ -6,7 +6,9 @@ pairs; values are uint8. What `mixed` keeps in float32 stays there here too, and
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -48,7 +50,7 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> C
     _rewrite(model, shuffle_by_product)
     kept += {node.name for node in model.graph.node}.difference(names)
     add_pre_process_metadata(model)  # else it asks for what was done here already
-    with tempfile.TemporaryDirectory(prefix="gan-int8-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gan-int8-") as folder, _no_new_handlers():
         plain, lower = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, plain)
         quantize_static(
@@ -65,6 +67,17 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> C
         quantized = onnx.load(lower)
     _adopt(model, quantized)
     return _count(model)
+
+
+@contextlib.contextmanager
+def _no_new_handlers() -> Iterator[None]:
+    """onnxruntime logs to the root logger by `logging.info`, which gives it a handler: all is printed twice then."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
 
 
 def before_convolutions(graph: onnx.GraphProto) -> set[int]:

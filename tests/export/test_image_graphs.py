@@ -132,7 +132,7 @@ def test_for_cpus_transposed_convolutions_are_phases_at_any_size(
     monkeypatch.setattr(gate, "trace", trace_here)
     made = {}
     for target in ("any", "cpu"):
-        report = export(tmp_path / "model.pt", tmp_path / target, target=target, max_batch=2)  # type: ignore[arg-type]
+        report = export(tmp_path / "model.pt", tmp_path / target, target=target, max_batch=2)
         words = {name for name in report.rewrites if "transposed" in name or "shuffles" in name}
         assert len(words) == 2 * (target == "cpu")
         image = np.random.default_rng(3).integers(0, 256, (2, 48, 32, 3), np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def network() -> onnx.ModelProto:
             node("Gemm", "x w0", "a"),
             node("Reshape", "a to", "b"),
             node("LeakyRelu", "b", "c", alpha=0.2),
-            node("ConvTranspose", "c w1", "d", strides=[2, 2], pads=[1, 1, 1, 1]),
+            node("ConvTranspose", "c w1 b1", "d", strides=[2, 2], pads=[1, 1, 1, 1]),
             node("Relu", "d", "e"),
             node("Conv", "e w2", "f", pads=[1, 1, 1, 1]),
             node("Relu", "f", "g"),
@@ -49,6 +50,7 @@ def network() -> onnx.ModelProto:
             "w0": normal(8, 64) / 3,
             "to": np.array([0, 4, 4, 4]),
             "w1": normal(4, 8, 4, 4) / 4,
+            "b1": normal(8) / 9,
             "w2": normal(8, 8, 3, 3) / 8,
             "w3": normal(3, 8, 1, 1) / 3,
         },
@@ -104,6 +106,14 @@ def test_weights_have_seven_bits() -> None:
     arrays = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
     assert np.abs(arrays["w2_quantized"].astype(int)).max() in (63, 64)
     assert arrays["w2_scale"].shape == (8,)  # one each channel
+
+
+def test_logging_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime would give the root logger a handler, and the command's lines would come twice."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    to_int8(network(), batches())
+    assert root.handlers == []
 
 
 def test_the_same_graph_and_latents_give_the_same_bytes() -> None:
