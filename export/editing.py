@@ -5,7 +5,8 @@ Knows onnx, and nothing of what the rewrites want.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from ..runtime.signature import split_axis
 
 Array = NDArray[Any]
 
-SCALES = range(1, 9)  # of dynamic axes, for their effect on other sizes
+SAMPLES = 16  # of the sizes of dynamic axes, for their effect on other sizes
+LONGEST = 200  # times the smallest size of an axis
 SMALL = 64  # values of a constant that shapes may depend on
 
 
@@ -30,12 +32,13 @@ class Editor:
         inferred = _inferred(model)
         self._shapes = _shapes(inferred)
         self._types = {v.name: v.type.tensor_type.elem_type for v in inferred}
-        self._scaled: list[dict[str, tuple[int, ...]]] | None = None
-        self._constants = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._sampled: list[dict[str, tuple[int, ...]]] | None = None
+        given = {value.name for value in self.graph.input}  # a caller may give another value
+        self._constants = {t.name: t for t in self.graph.initializer if t.name not in given}
         self._values: dict[str, Array] = {}
         self._outputs = {value.name for value in self.graph.output}
         self._nodes = [_copy(node) for node in self.graph.node]
-        self._names = {n.name for n in self._nodes} | {o for n in self._nodes for o in n.output}
+        self._names = given | set(_names(self._nodes))
         self._index()
 
     def nodes(self, *operators: str) -> Iterator[onnx.NodeProto]:
@@ -80,15 +83,15 @@ class Editor:
         return tuple(map(int, rest)) if all(isinstance(n, int) for n in rest) else None  # type: ignore[arg-type]
 
     def some_sizes(self, value: str) -> list[tuple[int, ...]]:
-        """`sizes` of a value where the graph's dynamic axes have their smallest sizes, and the next ones; one where it
-        has no such axes, none where sizes are not known."""
+        """`sizes` of a value where the graph's dynamic axes have their smallest sizes, then others, each axis its own; one
+        where it has no such axes, none where sizes are not known."""
         known = self.sizes(value)
         if known is not None:
             return [known]
-        if self._scaled is None:
-            self._scaled = [_scaled_sizes(self._model, scale) for scale in SCALES]
-        found = [sizes[value] for sizes in self._scaled if value in sizes]
-        return found if len(found) == len(SCALES) else []
+        if self._sampled is None:
+            self._sampled = [_sampled_sizes(self._model, i) for i in range(SAMPLES)]
+        found = [sizes[value] for sizes in self._sampled if value in sizes]
+        return found if len(found) == SAMPLES else []
 
     def is_float(self, value: str) -> bool:
         """Whether a value that is no constant is known to be float32."""
@@ -158,6 +161,16 @@ def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
     return own
 
 
+def _names(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """Of nodes and of what they make, inside subgraphs too."""
+    for node in nodes:
+        yield from (node.name, *node.output)
+        for one in node.attribute:
+            for graph in (one.g, *one.graphs):
+                yield from (tensor.name for tensor in graph.initializer)
+                yield from _names(graph.node)
+
+
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:
     """What a node takes, its subgraphs' outer values too."""
     yield from (name for name in node.input if name)
@@ -185,15 +198,25 @@ def _shapes(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int | str | No
     }
 
 
-def _scaled_sizes(model: onnx.ModelProto, scale: int) -> dict[str, tuple[int, ...]]:
-    """Sizes of the axes but the first, where each dynamic axis has so many times its smallest size."""
+def _multiple(axis: str, sample: int) -> int:
+    try:
+        factor, name = split_axis(axis)
+    except ValueError:  # of a graph that no signature named
+        factor, name = 1, axis
+    times = random.Random(f"{name} {sample}").randint(1, LONGEST) if sample else 1
+    return max(1, factor) * times
+
+
+def _sampled_sizes(model: onnx.ModelProto, sample: int) -> dict[str, tuple[int, ...]]:
+    """Sizes of the axes but the first, where each dynamic axis has its smallest size (sample 0), or a multiple that no
+    other axis shares."""
     given = []
     for value in model.graph.input:
         own = onnx.ValueInfoProto()
         own.CopyFrom(value)
         for dim in own.type.tensor_type.shape.dim[1:]:
             if dim.dim_param:
-                dim.dim_value = scale * split_axis(dim.dim_param)[0]
+                dim.dim_value = _multiple(dim.dim_param, sample)
         given.append(own)
     small = []
     for tensor in model.graph.initializer:
@@ -202,9 +225,11 @@ def _scaled_sizes(model: onnx.ModelProto, scale: int) -> dict[str, tuple[int, ..
         else:  # to copy the numbers would take most of the time
             given.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     outputs = [onnx.ValueInfoProto(name=value.name) for value in model.graph.output]
-    graph = helper.make_graph(model.graph.node, "scaled", given, outputs, small)
-    scaled = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    shapes = _shapes(_inferred(scaled))
+    graph = helper.make_graph(model.graph.node, "sampled", given, outputs, small)
+    sampled = helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version
+    )
+    shapes = _shapes(_inferred(sampled))
     return {
         name: tuple(map(int, shape[1:]))  # type: ignore[arg-type]
         for name, shape in shapes.items()

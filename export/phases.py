@@ -84,7 +84,7 @@ def transposed_as_phases(editor: Editor, wanted: Collection[str] = ()) -> int:
 
 def shuffle_by_product(editor: Editor) -> int:
     """The shuffle of four phases (C, H, W), where only parts of rows are copied, p pixels long: left and right pixels
-    then take turns by a product with a matrix of ones and zeros, which is exact. DepthToSpace moves each number by
+    then take turns by a product with a matrix of ones and zeros, exact for finite values. DepthToSpace moves each number by
     itself, in one thread, and takes as long as two of the convolutions."""
     count = 0
     for node in editor.nodes("DepthToSpace"):
@@ -209,7 +209,9 @@ def _doubles(node: onnx.NodeProto, w: Array) -> bool:
 
 def _pays(w: Array, sizes: list[tuple[int, ...]]) -> bool:
     """Whether a transposed convolution of images of such sizes is worth it in float32."""
-    if min(w.shape[2:]) < SMALLEST or w.shape[1] % CHANNELS or not _part(sizes):
+    if w.dtype != np.float32 or min(w.shape[2:]) < SMALLEST:
+        return False
+    if w.shape[1] % CHANNELS or not _part(sizes):
         return False
     smallest = min(min(size[1:]) for size in sizes)
     return w.shape[0] * w.shape[1] <= MOST_AT_FOUR or not 2 < smallest < 8

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
-from gan.export.editing import SCALES, Editor, attribute
+from gan.export.editing import SAMPLES, Editor, attribute
 
 from .onnx_graphs import model, normal, operators, run
 
@@ -98,7 +101,33 @@ def test_sizes_follow_the_dynamic_axes_of_the_inputs() -> None:
     constants = {"w": normal(4, 3, 4, 4), "two": np.float32(2)}
     made = model(nodes, constants, {"x": ["batch", 3, "4*h", "2*w"]}, ["d"])
     editor = Editor(made)
-    assert editor.some_sizes("x") == [(3, 4 * scale, 2 * scale) for scale in SCALES]
-    assert editor.some_sizes("d") == [(4, 2 * scale, scale) for scale in SCALES]
+    found = editor.some_sizes("x")
+    assert len(found) == SAMPLES and found[0] == (3, 4, 2)
+    assert math.gcd(*(h for _, h, _ in found)) == 4 and math.gcd(*(w for _, _, w in found)) == 2
+    assert math.gcd(*(h // 4 + w // 2 for _, h, w in found)) == 1  # each axis by itself
+    assert editor.some_sizes("d") == [(4, h // 2, w // 2) for _, h, w in found]
     assert editor.some_sizes("e") == editor.some_sizes("nothing") == []
     assert editor.some_sizes("w") == [(3, 4, 4)]
+
+
+def test_axes_that_no_signature_named_are_not_known_to_be_multiples() -> None:
+    made = model([helper.make_node("Neg", ["x"], ["y"])], {}, {"x": ["batch", 3, "h*4"]}, ["y"])
+    assert math.gcd(*(h for _, h in Editor(made).some_sizes("y"))) == 1
+
+
+def test_new_names_are_those_of_no_input_and_of_no_subgraph() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["within"])], "g", [], [onnx.ValueInfoProto(name="within")]
+    )
+    nodes = [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)]
+    made = model(nodes, {"c": np.array(True)}, {"x": ["batch", 2]}, ["y"])
+    editor = Editor(made)
+    assert editor.fresh("x") == "x_2" and editor.fresh("within") == "within_2"
+
+
+def test_a_constant_that_a_caller_may_replace_is_none() -> None:
+    made = model([helper.make_node("Mul", ["x", "w"], ["y"])], {"w": np.ones(2, np.float32)}, {"x": ["batch", 2], "w": [2]}, ["y"])  # fmt: skip
+    editor = Editor(made)
+    assert editor.constant("w") is None and not editor.is_constant("w")
+    editor.close()
+    assert [tensor.name for tensor in made.graph.initializer] == ["w"]

@@ -178,6 +178,30 @@ def test_of_images_of_any_size_the_least_part_of_a_row_is_known() -> None:
         check_left(transposed(size=("8*h", axis)), transposed_as_phases)
 
 
+@pytest.mark.parametrize(("first", "second", "end"), [("4*a", "4*b", 10**9), ("8*a", "8*a", 100)])
+def test_a_width_of_several_axes_or_with_a_bound_has_the_parts_of_all_its_sizes(
+    first: str, second: str, end: int
+) -> None:
+    nodes = [
+        node("Concat", ["p", "q"], "wide", axis=3),
+        node("Slice", ["wide", "start", "end", "axis"], "x"),
+        node("ConvTranspose", ["x", "w"], "y", strides=[2, 2], pads=[1] * 4),
+    ]
+    constants = {
+        "w": normal(3, 16, 4, 4), "start": np.array([0]), "end": np.array([end]), "axis": np.array([3]),
+    }  # fmt: skip
+    sizes: dict[str, list[int | str]] = {
+        "p": ["batch", 3, 8, first],
+        "q": ["batch", 3, 8, second],
+    }
+    made = model(nodes, constants, sizes, ["y"])
+    other = copied(made)
+    assert len(optimize(other, "cpu")) == 2
+    for a, b in ((1, 1), (1, 2), (13, 13)):
+        given = {first: int(first[0]) * a, second: int(second[0]) * (a if first == second else b)}
+        check_equal(made, other, tolerance=5e-6, **given)
+
+
 def test_an_activation_that_is_not_alone_stays() -> None:
     made = transposed(activation="Relu")
     made.graph.output.append(helper.make_tensor_value_info("c", 1, ["batch", 16, 16, 18]))
