@@ -53,7 +53,7 @@ def export(
         option(
             help="fp16: weights and values in float16; mixed: norms, styles, softmax and the last layers stay in float32. "
             "Half the size, on a CPU as fast as fp32; speed on CUDA is unmeasured. int8: convolutions in 8 bits, for CPUs: "
-            "1.5 to 4 times as fast with VNNI, seen in the image. Inputs and outputs stay as they are. Default: fp32."
+            "1.45 to 4 times as fast with VNNI, seen in the image. Inputs and outputs stay as they are. Default: fp32."
         ),
     ] = "fp32",
     samples: Annotated[

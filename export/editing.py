@@ -6,7 +6,7 @@ Knows onnx, and nothing of what the rewrites want.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..runtime.signature import split_axis
 Array = NDArray[Any]
 
 SAMPLES = 16  # of the sizes of dynamic axes, for their effect on other sizes
-LONGEST = 200  # times the smallest size of an axis
+MOST = 200  # times the smallest size of an axis
 SMALL = 64  # values of a constant that shapes may depend on
 
 
@@ -79,8 +79,7 @@ class Editor:
 
     def sizes(self, value: str) -> tuple[int, ...] | None:
         """Sizes of all axes but the first, where they are known numbers."""
-        rest = (self.shape(value) or (None, None))[1:]
-        return tuple(map(int, rest)) if all(isinstance(n, int) for n in rest) else None  # type: ignore[arg-type]
+        return _numbers((self.shape(value) or (None, None))[1:])
 
     def some_sizes(self, value: str) -> list[tuple[int, ...]]:
         """`sizes` of a value where the graph's dynamic axes have their smallest sizes, then others, each axis its own; one
@@ -145,6 +144,15 @@ class Editor:
                 self._consumers.setdefault(value, []).append(node)
 
 
+def rewrite(model: onnx.ModelProto, rule: Callable[[Editor], int]) -> int:
+    """Apply a rewrite to a model in place; how often it found its pattern."""
+    editor = Editor(model)
+    count = rule(editor)
+    if count:
+        editor.close()
+    return count
+
+
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """An attribute's value; text as str."""
     for one in node.attribute:
@@ -198,18 +206,24 @@ def _shapes(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int | str | No
     }
 
 
+def _numbers(axes: Sequence[int | str | None]) -> tuple[int, ...] | None:
+    """The sizes of axes, if all are known."""
+    known = tuple(size for size in axes if isinstance(size, int))
+    return known if len(known) == len(axes) else None
+
+
 def _multiple(axis: str, sample: int) -> int:
+    """A size of a dynamic axis: the smallest, or a multiple drawn for it alone; the same each time."""
     try:
         factor, name = split_axis(axis)
     except ValueError:  # of a graph that no signature named
         factor, name = 1, axis
-    times = random.Random(f"{name} {sample}").randint(1, LONGEST) if sample else 1
+    times = random.Random(f"{name} {sample}").randint(1, MOST) if sample else 1
     return max(1, factor) * times
 
 
 def _sampled_sizes(model: onnx.ModelProto, sample: int) -> dict[str, tuple[int, ...]]:
-    """Sizes of the axes but the first, where each dynamic axis has its smallest size (sample 0), or a multiple that no
-    other axis shares."""
+    """Sizes of the axes but the first, for one sample of the dynamic axes' sizes."""
     given = []
     for value in model.graph.input:
         own = onnx.ValueInfoProto()
@@ -229,9 +243,5 @@ def _sampled_sizes(model: onnx.ModelProto, sample: int) -> dict[str, tuple[int, 
     sampled = helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
-    shapes = _shapes(_inferred(sampled))
-    return {
-        name: tuple(map(int, shape[1:]))  # type: ignore[arg-type]
-        for name, shape in shapes.items()
-        if all(isinstance(size, int) for size in shape[1:])
-    }
+    found = {name: _numbers(shape[1:]) for name, shape in _shapes(_inferred(sampled)).items()}
+    return {name: sizes for name, sizes in found.items() if sizes is not None}

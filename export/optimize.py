@@ -14,7 +14,7 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from .editing import Array, Editor, attribute
+from .editing import Array, Editor, attribute, rewrite
 from .phases import nearest_as_phases, scales, shuffle_by_product, transposed_as_phases
 from .winograd import use_winograd
 
@@ -67,11 +67,9 @@ def optimize(model: onnx.ModelProto, target: Target, *, winograd: bool = True) -
     if target == "cpu" and winograd:
         rewrites.append((WINOGRAD, use_winograd))
     used = {}
-    for name, rewrite in rewrites:
-        editor = Editor(model)
-        count = rewrite(editor)
+    for name, rule in rewrites:
+        count = rewrite(model, rule)
         if count:
-            editor.close()
             used[name] = count
     return used
 

@@ -69,9 +69,7 @@ def transposed_as_phases(editor: Editor, wanted: Collection[str] = ()) -> int:
         def phase(a: int, b: int, w: Array = w, p: list[int] = pads) -> tuple[Array, list[int]]:
             taps, around = [], []
             for axis, place in enumerate((a, b)):
-                last = (
-                    place + p[axis]
-                )  # the weight that x[i] meets, and d of the last and the first
+                last = place + p[axis]  # the weight that x[i] meets
                 high, low = last // 2, -((w.shape[2 + axis] - 1 - last) // 2)
                 taps.append([last - 2 * d for d in range(low, high + 1)])
                 around.append((-low, high))
@@ -84,8 +82,8 @@ def transposed_as_phases(editor: Editor, wanted: Collection[str] = ()) -> int:
 
 def shuffle_by_product(editor: Editor) -> int:
     """The shuffle of four phases (C, H, W), where only parts of rows are copied, p pixels long: left and right pixels
-    then take turns by a product with a matrix of ones and zeros, exact for finite values. DepthToSpace moves each number by
-    itself, in one thread, and takes as long as two of the convolutions."""
+    then take turns by a product with a matrix of ones and zeros, exact for finite values. DepthToSpace
+    moves each number by itself, in one thread, and takes up to as long as two of the convolutions."""
     count = 0
     for node in editor.nodes("DepthToSpace"):
         joined = editor.producer(node.input[0])
@@ -146,9 +144,8 @@ def _by_product(
     else:
         apart, together = constant("apart", 0, 0, 0, -1, p), constant("together", 0, 0, 0, -1)
         parts = [made("Reshape", [phase, apart], "parts") for phase in phases]
-        pairs = [
-            made("Concat", parts[i : i + 2], "pairs", axis=4) for i in (0, 2)
-        ]  # (C, H, W / p, 2 p)
+        upper, lower = parts[:2], parts[2:]
+        pairs = [made("Concat", two, "pairs", axis=4) for two in (upper, lower)]  # (C, H, W/p, 2p)
         pairs = [made("Reshape", [pair, together], "pairs") for pair in pairs]  # (C, H, 2 W)
         rows = made("Concat", pairs, "rows", axis=3)  # (C, H, 4 W)
     pieces = made("Reshape", [rows, constant("pieces", 0, 0, -1, 2 * p)], "pieces")

@@ -10,13 +10,13 @@ import contextlib
 import functools
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
 
 from ..runtime.inputs import Array
-from .editing import Editor
+from .editing import rewrite
 from .phases import shuffle_by_product, transposed_as_phases
 from .precision import LINEAR, Conversion, delicate, unfold_constants
 
@@ -43,12 +43,12 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> C
     _name_nodes(model.graph)
     ends = delicate(model)
     # There is no int8 kernel for transposed convolutions.
-    wanted = [node.name for i, node in enumerate(model.graph.node) if i not in ends]
-    _rewrite(model, functools.partial(transposed_as_phases, wanted=wanted))
+    wanted = {node.name for i, node in enumerate(model.graph.node) if i not in ends}
+    rewrite(model, functools.partial(transposed_as_phases, wanted=wanted))
     names = [node.name for node in model.graph.node]
     kept = [names[i] for i in sorted(delicate(model) | before_convolutions(model.graph))]
-    _rewrite(model, shuffle_by_product)
-    kept += {node.name for node in model.graph.node}.difference(names)
+    rewrite(model, shuffle_by_product)
+    shuffles = {node.name for node in model.graph.node}.difference(names)
     add_pre_process_metadata(model)  # else it asks for what was done here already
     with tempfile.TemporaryDirectory(prefix="gan-int8-") as folder, _no_new_handlers():
         plain, lower = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
@@ -62,11 +62,11 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> C
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept,
+            nodes_to_exclude=[*kept, *shuffles],
         )
         quantized = onnx.load(lower)
     _adopt(model, quantized)
-    return _count(model)
+    return _count(model, shuffles)
 
 
 @contextlib.contextmanager
@@ -94,12 +94,6 @@ def before_convolutions(graph: onnx.GraphProto) -> set[int]:
     return before | transposed if behind else transposed
 
 
-def _rewrite(model: onnx.ModelProto, rewrite: Callable[[Editor], int]) -> None:
-    editor = Editor(model)
-    rewrite(editor)
-    editor.close()
-
-
 def _name_nodes(graph: onnx.GraphProto) -> None:
     """A name of its own for every node: quantize_static leaves nodes out by their names."""
     seen: set[str] = set()
@@ -117,10 +111,11 @@ def _adopt(model: onnx.ModelProto, quantized: onnx.ModelProto) -> None:
     graph.initializer.extend(quantized.graph.initializer)
 
 
-def _count(model: onnx.ModelProto) -> Conversion:
+def _count(model: onnx.ModelProto, shuffles: Collection[str]) -> Conversion:
+    """shuffles: names of nodes that only move values."""
     nodes = model.graph.node
     restored = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
-    linear = [node for node in nodes if node.op_type in LINEAR]
+    linear = [node for node in nodes if node.op_type in LINEAR and node.name not in shuffles]
     low = sum(all(name in restored for name in node.input[:2]) for node in linear)
     steps = sum(node.op_type == "QuantizeLinear" for node in nodes)
     return Conversion(low, len(linear) - low, steps)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from gan.export import editing
 from gan.export.editing import Editor
 
 from .onnx_graphs import copied, model, normal, run
@@ -23,9 +24,7 @@ def node(operator: str, inputs: list[str], output: str, **attributes: Any) -> on
 
 def rewritten(made: onnx.ModelProto, rewrite: Rewrite, count: int = 1) -> onnx.ModelProto:
     own = copied(made)
-    editor = Editor(own)
-    assert rewrite(editor) == count
-    editor.close()
+    assert editing.rewrite(own, rewrite) == count
     return own
 
 
